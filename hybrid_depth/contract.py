@@ -1,0 +1,167 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The contract of a model file: what goes in, what comes out, in which units.
+
+The contract travels inside the ONNX file (metadata key ``hybrid_depth.spec``, JSON), so a file
+and its meaning cannot be parted. It is read here without ONNX or any runtime, hence before one is
+chosen, and a file that is cut short is noticed at the same time.
+"""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+import json
+import math
+from pathlib import Path
+from typing import BinaryIO
+
+from hybrid_depth.errors import ContractError
+
+METADATA_KEY = 'hybrid_depth.spec'
+SCHEMA = 1
+_METADATA_LIMIT = 1 << 20  # bytes of one metadata entry; ours is under 1 kB
+_METADATA_PROPS = 14  # field number of ModelProto.metadata_props
+_GRAPH = 7  # field number of ModelProto.graph
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """
+    What a model expects and gives.
+
+    Graph inputs: ``image`` (1, H, W, 3) uint8 RGB and ``K`` (1, 3, 3) float32, pixels of that
+    image. Graph outputs: ``depth`` (1, 1, H, W) float32 metres along +Z and ``sigma``, same shape,
+    one standard deviation in metres. Normalisation is inside the graph.
+    """
+
+    name: str
+    schema: int  # of this contract; the reader refuses others
+    kind: str  # 'single_frame'
+    size_multiple: int  # H and W are multiples of this
+    pixels: int  # H * W the model was trained near; the resolution for a camera follows from it
+    min_depth_m: float
+    max_depth_m: float
+    licence: str  # SPDX identifier of the weights
+    trained_on: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ContractError(f'model {self.name!r} has contract schema {self.schema!r}; this '
+                                f'version reads schema {SCHEMA}; use matching versions')
+        if self.kind != 'single_frame':
+            raise ContractError(f'model {self.name!r} is of kind {self.kind!r}; expected '
+                                "'single_frame'")
+        for key in ('size_multiple', 'pixels'):
+            value = getattr(self, key)
+            if not isinstance(value, int) or not 1 <= value <= 1 << 26:
+                raise ContractError(f'contract field {key} is {value!r}; expected a positive '
+                                    'integer')
+        depths = (self.min_depth_m, self.max_depth_m)
+        if not all(isinstance(d, float) and math.isfinite(d) for d in depths) or \
+                not 0 < self.min_depth_m < self.max_depth_m:
+            raise ContractError(f'contract depth range is {depths!r}; expected 0 < min < max')
+
+    def to_json(self) -> str:
+        """Return the text that is stored under ``METADATA_KEY``."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Parse what ``to_json`` wrote. Raises ContractError naming what is wrong."""
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise ContractError(f'the model contract is not JSON: {error}') from error
+        if not isinstance(fields, dict):
+            raise ContractError('the model contract is not a JSON object')
+        known = set(cls.__dataclass_fields__)
+        if set(fields) != known:
+            raise ContractError('the model contract has other fields than expected: missing '
+                                f'{sorted(known - set(fields))}, unknown '
+                                f'{sorted(set(fields) - known)}; export the model again')
+        return cls(**{**fields, 'trained_on': tuple(fields['trained_on'])})
+
+    def network_size(self, width: int, height: int) -> tuple[int, int]:
+        """
+        Choose the network's (H, W) for a camera of ``width`` x ``height``.
+
+        The camera's aspect ratio at about ``pixels`` pixels, rounded to ``size_multiple``.
+        """
+        scale = math.sqrt(self.pixels / (width * height))
+        step = self.size_multiple
+        return (max(step, round(height * scale / step) * step),
+                max(step, round(width * scale / step) * step))
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """
+    Read the contract of the ONNX file at ``path``.
+
+    Raises ContractError where the file is absent, cut short, not ONNX, or without a contract.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ContractError(f'there is no model file {path}; name one of the shipped models or the '
+                            'path of an exported .onnx file')
+    metadata = _read_metadata(path)
+    if METADATA_KEY not in metadata:
+        raise ContractError(f'{path} carries no {METADATA_KEY!r} metadata, so its inputs and units '
+                            'are unknown; export it with python -m hybrid_depth_training export')
+    return ModelSpec.from_json(metadata[METADATA_KEY])
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """Collect ModelProto.metadata_props by walking the top level of the protobuf."""
+    size = path.stat().st_size
+    metadata: dict[str, str] = {}
+    has_graph = False
+    with path.open('rb') as stream:
+        while stream.tell() < size:
+            tag = _varint(stream, path)
+            number, wire = tag >> 3, tag & 7
+            if wire == 0:
+                _varint(stream, path)
+                continue
+            if wire != 2:
+                raise ContractError(f'{path} is not an ONNX file (protobuf wire type {wire} at '
+                                    f'byte {stream.tell()})')
+            length = _varint(stream, path)
+            end = stream.tell() + length
+            if end > size:
+                raise ContractError(f'{path} is cut short: a field ends at byte {end} of {size}; '
+                                    'copy or download the file again')
+            if number == _METADATA_PROPS:
+                if length > _METADATA_LIMIT:
+                    raise ContractError(f'{path} has a metadata entry of {length} bytes; at most '
+                                        f'{_METADATA_LIMIT} are read')
+                key, value = _string_pair(stream, end, path)
+                metadata[key] = value
+            has_graph |= number == _GRAPH
+            stream.seek(end)
+    if not has_graph:
+        raise ContractError(f'{path} is not an ONNX file: it holds no graph')
+    return metadata
+
+
+def _string_pair(stream: BinaryIO, end: int, path: Path) -> tuple[str, str]:
+    """Read a StringStringEntryProto that ends at byte ``end``."""
+    pair = {1: '', 2: ''}
+    while stream.tell() < end:
+        number = _varint(stream, path) >> 3
+        length = _varint(stream, path)
+        if stream.tell() + length > end:
+            raise ContractError(f'{path} has a damaged metadata entry; copy the file again')
+        pair[number] = stream.read(length).decode('utf-8', errors='replace')
+    return pair[1], pair[2]
+
+
+def _varint(stream: BinaryIO, path: Path) -> int:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = stream.read(1)
+        if not byte:
+            raise ContractError(f'{path} is cut short; copy or download the file again')
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ContractError(f'{path} is not an ONNX file: it holds a number of more than 64 bits')

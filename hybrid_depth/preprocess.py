@@ -1,0 +1,123 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Camera image -> network image, and network arrays back onto the camera's pixels.
+
+The network sees an undistorted pinhole view of the camera, scaled isotropically to fit its size
+and centred, the rest filled by repeating the border. Training and the robot use this same code.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+import functools
+
+import cv2
+import numpy as np
+
+from hybrid_depth.camera import CameraModel
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """How one camera is shown to a network of size (height, width)."""
+
+    camera: CameraModel  # of the input image, distortion and all
+    content: CameraModel  # the pinhole view inside the network image
+    left: int  # padding in network pixels
+    top: int
+    height: int  # network size
+    width: int
+
+    @property
+    def K(self) -> np.ndarray:
+        """Intrinsics of the network image, (1, 3, 3) float32 pixels: the graph's input ``K``."""
+        padded = self.content.cropped(-self.left, -self.top, self.width, self.height)
+        return padded.K.astype(np.float32)[None]
+
+
+def network_view(camera: CameraModel, size: tuple[int, int]) -> NetworkView:
+    """Fit ``camera`` into a network of ``size`` (H, W) without stretching and without cropping."""
+    height, width = size
+    scale = min(width / camera.width, height / camera.height)
+    content_width = min(width, max(1, round(camera.width * scale)))
+    content_height = min(height, max(1, round(camera.height * scale)))
+    content = camera.pinhole().resized(content_width, content_height)
+    return NetworkView(camera, content, (width - content_width) // 2,
+                       (height - content_height) // 2, height, width)
+
+
+def to_network(image_rgb: np.ndarray, view: NetworkView) -> np.ndarray:
+    """
+    Turn a camera image into the graph's input ``image``.
+
+    ``image_rgb`` (H, W, 3) uint8 on ``view.camera``; returns (1, height, width, 3) uint8.
+    """
+    content = view.content
+    if view.camera.is_distorted:
+        map_u, map_v = _undistort_maps(view.camera, content)
+        # remap samples points, so shrink first or the result aliases
+        small, factor = _shrink(image_rgb, content.width)
+        image = cv2.remap(small, (map_u + 0.5) / factor - 0.5, (map_v + 0.5) / factor - 0.5,
+                          cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    elif (content.width, content.height) == (view.camera.width, view.camera.height):
+        image = image_rgb
+    else:
+        shrinks = content.width < view.camera.width
+        image = cv2.resize(image_rgb, (content.width, content.height),
+                           interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    right = view.width - content.width - view.left
+    bottom = view.height - content.height - view.top
+    if view.left or view.top or right or bottom:
+        image = cv2.copyMakeBorder(image, view.top, bottom, view.left, right,
+                                   cv2.BORDER_REPLICATE)
+    return np.ascontiguousarray(image)[None]
+
+
+def content_of(array: np.ndarray, view: NetworkView) -> np.ndarray:
+    """Cut the padding off a (height, width) network array; a view, not a copy."""
+    return array[view.top:view.top + view.content.height,
+                 view.left:view.left + view.content.width]
+
+
+def camera_to_content(view: NetworkView) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return where each camera pixel lies in the content image, as cv2.remap maps (u, v).
+
+    (H, W) float32 each, read-only; NaN where the pinhole view does not reach.
+    """
+    return _camera_to_content(view.camera, view.content)
+
+
+@functools.lru_cache(maxsize=8)
+def _camera_to_content(camera: CameraModel,
+                       content: CameraModel) -> tuple[np.ndarray, np.ndarray]:
+    rays = camera.rays()
+    maps = (np.ascontiguousarray(rays[..., 0] * np.float32(content.fx) + np.float32(content.cx)),
+            np.ascontiguousarray(rays[..., 1] * np.float32(content.fy) + np.float32(content.cy)))
+    inside = ((maps[0] >= -0.5) & (maps[0] <= content.width - 0.5)
+              & (maps[1] >= -0.5) & (maps[1] <= content.height - 0.5))
+    for array in maps:
+        if camera.is_distorted:
+            array[~inside] = np.nan
+        array.setflags(write=False)
+    return maps
+
+
+@functools.lru_cache(maxsize=8)
+def _undistort_maps(camera: CameraModel,
+                    content: CameraModel) -> tuple[np.ndarray, np.ndarray]:
+    """Where each content pixel lies in the (distorted) camera image."""
+    rays = content.rays().reshape(-1, 2)
+    points = np.concatenate([rays, np.ones((len(rays), 1), np.float32)], axis=1)
+    uv = camera.project(points).astype(np.float32).reshape(content.height, content.width, 2)
+    return np.ascontiguousarray(uv[..., 0]), np.ascontiguousarray(uv[..., 1])
+
+
+def _shrink(image: np.ndarray, target_width: int) -> tuple[np.ndarray, float]:
+    """Area-shrink by an integer factor as long as the image stays wider than the target."""
+    factor = max(1, image.shape[1] // (2 * target_width) * 2)
+    if factor == 1:
+        return image, 1.0
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    cut = image[:height * factor, :width * factor]
+    return cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA), float(factor)
