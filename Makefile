@@ -1,0 +1,74 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# make demo            metric depth from a recorded drive, through ROS 2
+# make test            linters, the import rule, types, the whole suite
+# Everything is installed into $(VENV) on first use; a second run starts at once.
+
+PYTHON ?= python3
+VENV ?= .venv
+DRIVE ?= $(firstword $(wildcard $(DEFAULT_DRIVE)) synthetic)
+DEFAULT_DRIVE := ../shared/data/kitti_raw/2011_09_26/2011_09_26_drive_0013_sync
+OUT ?= out/demo
+RATE ?= 1.0
+MODEL ?= compact
+BIN := $(VENV)/bin
+
+DEMO_NEEDS := core cpu bag viz ros-wheels
+TEST_NEEDS := $(DEMO_NEEDS) train test
+files = $(1:%=requirements/%.txt)
+stamp = $(VENV)/.ready-$(shell cat constraints.txt $(call files,$(1)) | sha256sum | cut -c1-16)
+install = @echo "[setup] installing $(strip $(1)) into $(VENV) (first time: some minutes)" \
+	&& $(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off \
+		-c constraints.txt $(patsubst %,-r %,$(call files,$(2))) \
+	&& touch $@ && echo "[setup] done"
+# the wheels keep their ROS packages where the virtual environment is
+ros_env = AMENT_PREFIX_PATH=$${AMENT_PREFIX_PATH:-$(abspath $(VENV))}
+
+DEMO_STAMP := $(call stamp,$(DEMO_NEEDS))
+TEST_STAMP := $(call stamp,$(TEST_NEEDS))
+
+.PHONY: help demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo [DRIVE=path] [RATE=1.0] [MODEL=compact] [OUT=out/demo]"
+	@echo "    play a drive through the depth node and write $(OUT)/: montage.png, summary.json, demo.rrd"
+	@echo "    DRIVE: KITTI raw drive, folder with images/ and K.txt, rosbag2 or MCAP, or synthetic"
+	@echo "make test    linters, import rule, types and all tests"
+	@echo "make lint    the linters only"
+	@echo "make clean   remove $(VENV) and everything that was built or written"
+
+demo: $(DEMO_STAMP)
+	@$(ros_env) $(BIN)/python -m hybrid_depth_ros.demo --drive '$(DRIVE)' --out '$(OUT)' \
+		--rate '$(RATE)' --model '$(MODEL)'
+
+test: lint
+	@echo "[test] running the suite"
+	@$(ros_env) $(BIN)/python -m pytest -q
+
+lint: $(TEST_STAMP)
+	@echo "[lint] ruff";         $(BIN)/ruff check .
+	@echo "[lint] import rule";  $(BIN)/lint-imports
+	@echo "[lint] types";        $(BIN)/mypy
+
+$(BIN)/pip:
+	@echo "[setup] creating the virtual environment $(VENV)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13))' \
+		|| { echo "[setup] $(PYTHON) is $$($(PYTHON) --version 2>&1); expected Python 3.10 to 3.13." \
+			"Run: make PYTHON=python3.11 ..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) && test -x $@ \
+		|| { rm -rf $(VENV); echo "[setup] Python cannot create a virtual environment." \
+			"Run: sudo apt-get install python3-venv python3-pip"; exit 2; }
+
+$(DEMO_STAMP): | $(BIN)/pip
+	$(call install, the demo's packages,$(DEMO_NEEDS))
+
+# one pip command for everything, so that one resolution sees every constraint
+$(TEST_STAMP): | $(BIN)/pip
+	$(call install, the packages of the test-suite and of training,$(TEST_NEEDS))
+
+clean:
+	rm -rf $(VENV) build install log out runs dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
