@@ -1,0 +1,117 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Depth -> organised coloured point cloud, packed as sensor_msgs/PointCloud2 wants its bytes."""
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+import functools
+import sys
+
+import cv2
+import numpy as np
+
+from hybrid_depth.camera import CameraModel
+from hybrid_depth.errors import ConfigError
+from hybrid_depth.types import DepthResult
+
+FLOAT32 = 7  # sensor_msgs/PointField.FLOAT32
+POINT_STEP = 16  # bytes of one point
+# name, offset, datatype; count is 1. rgb is a float only by convention: its bytes are B, G, R, 0
+FIELDS = (('x', 0, FLOAT32), ('y', 4, FLOAT32), ('z', 8, FLOAT32), ('rgb', 12, FLOAT32))
+
+
+@dataclass(frozen=True)
+class PackedCloud:
+    """An organised little-endian cloud; ``data`` is reused by the packer's next call."""
+
+    data: array[int]  # typecode 'B', height * row_step bytes
+    height: int
+    width: int
+    point_step: int = POINT_STEP
+    fields: tuple[tuple[str, int, int], ...] = FIELDS
+
+    @property
+    def row_step(self) -> int:
+        """Bytes of one row."""
+        return self.width * self.point_step
+
+    def xyz(self) -> np.ndarray:
+        """Return the points, (height, width, 3) float32 metres; a view into ``data``."""
+        points = np.frombuffer(self.data, np.float32)
+        return points.reshape(self.height, self.width, 4)[..., :3]
+
+    def rgb(self) -> np.ndarray:
+        """Return the colours, (height, width, 3) uint8 RGB; a view into ``data``."""
+        points = np.frombuffer(self.data, np.uint8).reshape(self.height, self.width, POINT_STEP)
+        return points[..., 14:11:-1]
+
+
+class CloudPacker:
+    """
+    Packs depth results into a buffer of its own, which it reuses from call to call.
+
+    A point is NaN in x, y and z (never left out: the cloud stays organised) where its depth is
+    not finite, and where a filter that is on rejects it. ``stride`` takes every n-th pixel of
+    both axes, starting with the first. ``max_range_m`` limits z; 0 switches it off, as it does
+    ``max_relative_sigma``, the limit of sigma / depth. ``remove_edges`` drops the pixels at
+    depth discontinuities. Points are in the optical frame: x right, y down, z forward.
+    """
+
+    def __init__(self, stride: int = 1, *, max_range_m: float = 0.0,
+                 max_relative_sigma: float = 0.0, remove_edges: bool = False) -> None:
+        if stride < 1:
+            raise ConfigError(f'cloud stride is {stride}; expected 1 or more')
+        if not max_range_m >= 0 or not max_relative_sigma >= 0:
+            raise ConfigError(f'cloud max_range_m is {max_range_m} and max_relative_sigma '
+                              f'{max_relative_sigma}; expected 0 (off) or more')
+        if sys.byteorder != 'little':
+            raise ConfigError('clouds are packed little-endian only; this machine is big-endian')
+        self.stride = stride
+        self.max_range_m = max_range_m
+        self.max_relative_sigma = max_relative_sigma
+        self.remove_edges = remove_edges
+        self._buffer = array('B')
+        self._points = np.empty((0, 0, 4), np.float32)
+
+    def pack(self, result: DepthResult) -> PackedCloud:
+        """Pack ``result``; the returned buffer holds until the next call."""
+        s = self.stride
+        depth_m = result.depth_m[::s, ::s]
+        height, width = depth_m.shape
+        if self._points.shape[:2] != (height, width):
+            self._buffer = array('B', bytes(height * width * POINT_STEP))
+            self._points = np.frombuffer(self._buffer, np.float32).reshape(height, width, 4)
+        ray_x, ray_y = _ray_planes(result.camera, s)
+        z = self._filtered(result, depth_m)
+        with np.errstate(invalid='ignore'):
+            # a ray that is NaN leaves no point, not half of one
+            z += (ray_x + ray_y) * np.float32(0) if result.camera.is_distorted else np.float32(0)
+            x, y = ray_x * z, ray_y * z
+        colour = cv2.cvtColor(np.ascontiguousarray(result.image_rgb[::s, ::s]),
+                              cv2.COLOR_RGB2BGRA)
+        colour[..., 3] = 0
+        # interleaving four planes at once writes each point in one go
+        cv2.merge([x, y, z, colour.view(np.float32)[..., 0]], self._points)
+        return PackedCloud(self._buffer, height, width)
+
+    def _filtered(self, result: DepthResult, depth_m: np.ndarray) -> np.ndarray:
+        """Return a copy of the depth, (h, w) float32, NaN wherever there shall be no point."""
+        s = self.stride
+        with np.errstate(invalid='ignore'):
+            z = depth_m + (depth_m - depth_m)  # Inf - Inf is NaN
+            if self.max_range_m > 0:
+                z[z > self.max_range_m] = np.nan
+            if self.max_relative_sigma > 0:
+                # negated, so that an unknown sigma does not pass
+                z[~(result.sigma_m[::s, ::s] <= self.max_relative_sigma * z)] = np.nan
+        if self.remove_edges:
+            z[result.edge[::s, ::s]] = np.nan
+        return z
+
+
+@functools.lru_cache(maxsize=4)
+def _ray_planes(camera: CameraModel, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return x/z and y/z of every ``stride``-th pixel as two contiguous arrays."""
+    rays = camera.rays()[::stride, ::stride]
+    return np.ascontiguousarray(rays[..., 0]), np.ascontiguousarray(rays[..., 1])
