@@ -98,7 +98,9 @@ class CameraModel:
             camera = camera.cropped(x, y, w, h)
         bx, by = max(1, binning[0]), max(1, binning[1])
         if (bx, by) != (1, 1):
-            camera = camera.resized(camera.width // bx, camera.height // by)
+            # a sensor leaves out the last pixels that fill no bin, so cut before scaling
+            width, height = camera.width // bx, camera.height // by
+            camera = camera.cropped(0, 0, width * bx, height * by).resized(width, height)
         return camera
 
     @property
@@ -162,7 +164,7 @@ def _rays(camera: CameraModel) -> np.ndarray:
             xy = cv2.fisheye.undistortPoints(uv, camera.K, D)
         else:
             criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-9)
-            xy = cv2.undistortPointsIter(uv, camera.K, D, None, None, criteria)
+            xy = cv2.undistortPointsIter(uv, camera.K, D, np.eye(3), np.eye(3), criteria)
         xy = xy.reshape(-1, 2)
         # the iteration may settle on a wrong root far out: keep only what projects back
         with np.errstate(all='ignore'):

@@ -62,7 +62,7 @@ class PipelineConfig:
     def updated(self, mapping: Mapping[str, Any]) -> PipelineConfig:
         """Return a copy with the values of ``mapping``. Raises ConfigError; changes nothing."""
         known = {entry.name for entry in fields(self)}
-        unknown = sorted(set(mapping) - known)
+        unknown = sorted(set(mapping) - known, key=str)
         if unknown:
             raise ConfigError(f'unknown configuration keys {unknown}; known: {sorted(known)}')
         return replace(self, **mapping)

@@ -51,9 +51,12 @@ class ModelSpec:
         if self.kind != 'single_frame':
             raise ContractError(f'model {self.name!r} is of kind {self.kind!r}; expected '
                                 "'single_frame'")
+        if not all(isinstance(text, str) for text in (self.name, self.licence, *self.trained_on)):
+            raise ContractError('contract fields name, licence and trained_on hold something '
+                                'other than text; export the model again')
         for key in ('size_multiple', 'pixels'):
             value = getattr(self, key)
-            if not isinstance(value, int) or not 1 <= value <= 1 << 26:
+            if type(value) is not int or not 1 <= value <= 1 << 26:
                 raise ContractError(f'contract field {key} is {value!r}; expected a positive '
                                     'integer')
         depths = (self.min_depth_m, self.max_depth_m)
@@ -70,7 +73,7 @@ class ModelSpec:
         """Parse what ``to_json`` wrote. Raises ContractError naming what is wrong."""
         try:
             fields = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ContractError(f'the model contract is not JSON: {error}') from error
         if not isinstance(fields, dict):
             raise ContractError('the model contract is not a JSON object')
@@ -79,6 +82,9 @@ class ModelSpec:
             raise ContractError('the model contract has other fields than expected: missing '
                                 f'{sorted(known - set(fields))}, unknown '
                                 f'{sorted(set(fields) - known)}; export the model again')
+        if not isinstance(fields['trained_on'], list):
+            raise ContractError(f"contract field trained_on is {fields['trained_on']!r}; expected "
+                                'a list of names')
         return cls(**{**fields, 'trained_on': tuple(fields['trained_on'])})
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
@@ -101,12 +107,15 @@ def read_spec(path: Path) -> ModelSpec:
     """
     path = Path(path)
     if not path.is_file():
-        raise ContractError(f'there is no model file {path}; name one of the shipped models or the '
-                            'path of an exported .onnx file')
-    metadata = _read_metadata(path)
+        raise ContractError(f'there is no model file {path}; name one of the shipped models or '
+                            'the path of an exported .onnx file')
+    try:
+        metadata = _read_metadata(path)
+    except OSError as error:
+        raise ContractError(f'the model file {path} cannot be read: {error}') from error
     if METADATA_KEY not in metadata:
-        raise ContractError(f'{path} carries no {METADATA_KEY!r} metadata, so its inputs and units '
-                            'are unknown; export it with python -m hybrid_depth_training export')
+        raise ContractError(f'{path} carries no {METADATA_KEY!r} metadata, so its inputs and '
+                            'units are unknown; export it with python -m hybrid_depth_training export')
     return ModelSpec.from_json(metadata[METADATA_KEY])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import BadFrame
-from hybrid_depth.preprocess import camera_to_content, content_of, NetworkView
+from hybrid_depth.preprocess import camera_to_content, content_of, content_seen, NetworkView
 
 # A network cannot say more than its ceiling: from here on, a depth means 'at least this far'.
 SATURATION = 0.98
@@ -45,7 +45,8 @@ def to_depth(depth: np.ndarray, sigma: np.ndarray, view: NetworkView, config: Pi
 
     ``depth`` and ``sigma`` (height, width) float32 metres of the network image. For 'camera' the
     result lies on ``view.camera``, for 'network' on ``view.content``. A pixel that is not finite
-    or not positive in either becomes NaN, as does one that the pinhole view does not reach.
+    or not positive in either becomes NaN, as does one that the pinhole view does not reach (for
+    'network': one that the camera did not see).
     Raises BadFrame (``model_output``) where not one pixel is usable.
     """
     depth, sigma = content_of(depth, view), content_of(sigma, view)
@@ -53,6 +54,7 @@ def to_depth(depth: np.ndarray, sigma: np.ndarray, view: NetworkView, config: Pi
         inverse = 1 / depth
         relative = sigma * inverse
         good = (inverse > 0) & (relative > 0) & np.isfinite(inverse) & np.isfinite(relative)
+    good &= content_seen(view)
     if not good.any():
         raise BadFrame('model_output', 'the model gave no positive finite depth for any pixel; '
                        'check the image and the model file')
@@ -78,16 +80,15 @@ def _edge_cells(inverse: np.ndarray, edge_ratio: float) -> np.ndarray:
     """
     Return whether the depths around each point between four pixel centres differ too much.
 
-    ``inverse`` (h, w) float32, 0 = invalid, which makes an edge with anything valid. The border
-    is repeated outwards, so the result is (h + 1, w + 1) bool: cell (i, j) reaches from pixel
+    ``inverse`` (h, w) float32, 0 = invalid, which is an edge like any other. The border is
+    repeated outwards, so the result is (h + 1, w + 1) bool: cell (i, j) reaches from pixel
     (i - 1, j - 1) to pixel (i, j).
     """
     padded = cv2.copyMakeBorder(inverse, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     low, high = (
         reduce(reduce(padded[:-1], padded[1:])[:, :-1], reduce(padded[:-1], padded[1:])[:, 1:])
         for reduce in (np.minimum, np.maximum))
-    # <= rather than <: four invalid corners are no ground to interpolate on either
-    return ~(high <= low * np.float32(edge_ratio)) | (low <= 0)
+    return (high > low * np.float32(edge_ratio)) | (low <= 0)
 
 
 def _around(cells: np.ndarray) -> np.ndarray:

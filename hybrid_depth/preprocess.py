@@ -103,6 +103,33 @@ def _camera_to_content(camera: CameraModel,
     return maps
 
 
+def content_seen(view: NetworkView) -> np.ndarray:
+    """
+    Return which content pixels show something that the camera saw; (h, w) bool, read-only.
+
+    The pinhole view of a distorted camera can reach past the camera's image, and past the angle
+    where the distortion model folds back and would show other pixels a second time.
+    """
+    return _content_seen(view.camera, view.content)
+
+
+@functools.lru_cache(maxsize=8)
+def _content_seen(camera: CameraModel, content: CameraModel) -> np.ndarray:
+    if not camera.is_distorted:
+        seen = np.ones((content.height, content.width), bool)
+    else:
+        map_u, map_v = _undistort_maps(camera, content)
+        seen = ((map_u >= -0.5) & (map_u <= camera.width - 0.5)
+                & (map_v >= -0.5) & (map_v <= camera.height - 0.5))
+        u, v = (np.where(seen, array, np.float32(0)) for array in (map_u, map_v))
+        rays = cv2.remap(camera.rays(), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        # where it folds back, the camera pixel's own ray is another one; NaN is neither
+        miss_px = np.abs(rays - content.rays()).max(axis=-1) * content.fx
+        seen &= miss_px < 1
+    seen.setflags(write=False)
+    return seen
+
+
 @functools.lru_cache(maxsize=8)
 def _undistort_maps(camera: CameraModel,
                     content: CameraModel) -> tuple[np.ndarray, np.ndarray]:

@@ -76,11 +76,11 @@ class OrtBackend:
         except Exception as error:  # its exceptions share no narrower base class
             raise ContractError(f'{self._path} failed while running: {error}; export the model '
                                 'again') from error
-        for name, array in zip(OUTPUTS, arrays):
+        for name, array in zip(OUTPUTS, arrays, strict=True):
             if array.shape != self._output_shape:
                 raise ContractError(f'the model output {name!r} is {array.shape}; the contract '
                                     f'says {self._output_shape}; export the model again')
-        return dict(zip(OUTPUTS, arrays))
+        return dict(zip(OUTPUTS, arrays, strict=True))
 
     def close(self) -> None:
         """Release the model's memory."""
@@ -95,7 +95,7 @@ def _open_session(ort: Any, path: Path, size: tuple[int, int], cpu_threads: int)
     # spinning workers would take the cores from the rest of the robot between two frames
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     # fixed sizes let the optimiser fold all shape arithmetic
-    for name, value in zip(('height', 'width'), size):
+    for name, value in zip(('height', 'width'), size, strict=True):
         options.add_free_dimension_override_by_name(name, value)
     try:
         return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
@@ -112,7 +112,8 @@ def _check_graph(session: Any, path: Path, spec: ModelSpec, size: tuple[int, int
             raise ContractError(f'{path} ({spec.name}) has {what} {found}; the contract says '
                                 f'{expected} (type, axes); export the model again')
     shape = {node.name: node.shape for node in session.get_inputs()}['image']
-    fixed = tuple(length for length in shape[1:3])
-    if any(isinstance(length, int) and length != wanted for length, wanted in zip(fixed, size)):
+    fixed = tuple(shape[1:3])
+    if any(isinstance(length, int) and length != wanted
+           for length, wanted in zip(fixed, size, strict=True)):
         raise ContractError(f'{path} ({spec.name}) is fixed to images of {fixed} (H, W), not '
                             f'{size}; export it with dynamic height and width')
