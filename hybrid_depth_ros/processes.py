@@ -1,0 +1,113 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Child processes that never outlive their parent, each in a process group of its own."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, ExitStack
+import ctypes
+import os
+from pathlib import Path
+import signal
+import subprocess
+import time
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """
+    This process was told to end.
+
+    Attributes
+        number: the signal that told it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f'stopped by {signal.Signals(number).name}')
+        self.number = number
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack as Stopped, as SIGINT does as KeyboardInterrupt."""
+    def stop(number: int, _frame: object) -> None:
+        raise Stopped(number)
+    previous = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    # a shell that starts us in the background hands down an ignored SIGINT
+    previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Children:
+    """Started children by name. Use as a context: whatever happens, leaving it ends them all."""
+
+    def __init__(self, environment: Mapping[str, str], log_folder: Path) -> None:
+        self._environment = dict(environment)
+        self._log_folder = log_folder
+        self._logs = ExitStack()
+        self._processes: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self) -> Children:
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(*self._processes)
+        self._logs.close()
+
+    def start(self, name: str, command: Sequence[str], *, is_logged: bool = True) -> None:
+        """Start a command; what it prints goes to LOG_FOLDER/NAME.log, else to our terminal."""
+        output = None
+        if is_logged:
+            output = self._logs.enter_context(self.log(name).open('w'))
+        self._processes[name] = subprocess.Popen(
+            list(command), env=self._environment, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT if is_logged else None, start_new_session=True,
+            preexec_fn=_die_with_parent)
+
+    def log(self, name: str) -> Path:
+        """Return the file that holds what a child printed."""
+        return self._log_folder / f'{name}.log'
+
+    def status(self, name: str) -> int | None:
+        """Return a child's exit status, None while it runs."""
+        return self._processes[name].poll()
+
+    def wait(self, name: str, timeout_s: float) -> int | None:
+        """Return a child's exit status, None when it still runs after ``timeout_s``."""
+        try:
+            return self._processes[name].wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, *names: str, patience_s: float = 5.0) -> None:
+        """Ask children to end as Ctrl-C would, wait, then kill what is left of their groups."""
+        for name in names:
+            if self.status(name) is None:
+                _signal_group(self._processes[name].pid, signal.SIGINT)
+        deadline = time.monotonic() + patience_s
+        try:
+            for name in names:
+                self.wait(name, max(0.0, deadline - time.monotonic()))
+        finally:
+            for name in names:
+                _signal_group(self._processes[name].pid, signal.SIGKILL)
+                self._processes[name].wait()
+
+
+def _signal_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return  # it and all its children have ended
+
+
+def _die_with_parent() -> None:
+    # the one case that no handler sees: the parent was killed outright
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,286 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Record what the depth node publishes, check it from the outside, and sum it up.
+
+Knows the node by its topics alone. Every output is matched by its stamp with the frame that the
+player published, so that no frame can go missing unnoticed; depth is compared with the drive's own
+truth where it has some. Writes summary.json, montage.png and demo.rrd.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+import json
+from pathlib import Path
+import signal
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from hybrid_depth.drives import open_drive
+from hybrid_depth.errors import HybridDepthError
+from hybrid_depth_ros import conventions
+from hybrid_depth_ros.accounting import (
+    accounting_problems,
+    count_texts,
+    latency_percentiles,
+    rate_hz,
+    table,
+    versions,
+)
+from hybrid_depth_ros.conversions import stamp_to_ns
+from hybrid_depth_ros.demo_report import Pictured, write_pictures
+
+OUTPUTS = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'depth/sigma': Image,
+           'points': PointCloud2}
+PICTURED_FRAMES = 24  # at most so many clouds and sigmas are kept in memory
+SILENCE_S = 3.0  # nothing more is coming when nothing came for so long
+PROGRESS_EVERY = 25  # frames
+
+
+@dataclass
+class Record:
+    """What came out for one stamp."""
+
+    messages: dict[str, Any] = field(default_factory=dict)  # topic -> message, until checked
+    depth_arrival_ns: int = 0
+
+
+class Recorder(Node):
+    """Subscriptions to all that the node publishes; checks a frame once it is complete."""
+
+    def __init__(self, node_name: str, frames: int, scratch: Path) -> None:
+        super().__init__('depth_recorder')
+        self.records: dict[int, Record] = {}
+        self.sources: dict[int, CameraInfo] = {}  # camera_info of the player by stamp
+        self.wrong: list[str] = []
+        self.pictured: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # stamp -> sigma, points
+        self.status: dict[str, str] = {}
+        self.last_message_s = time.monotonic()
+        self._scratch = scratch
+        self._picture_every = max(1, -(-frames // PICTURED_FRAMES))
+        self._node_name = node_name
+        reliable = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+        self._outputs = [
+            self.create_subscription(kind, f'{node_name}/{topic}', self._taker(topic), reliable)
+            for topic, kind in OUTPUTS.items()]
+        self._outputs.append(self.create_subscription(
+            DiagnosticArray, '/diagnostics', self._take_diagnostics, reliable))
+        self._wait = self.create_timer(0.1, self._join_camera)
+
+    def _join_camera(self) -> None:
+        """
+        Subscribe to camera_info once every output has a publisher.
+
+        The player waits for this subscription, so it starts only when nothing can be missed.
+        """
+        if all(self.count_publishers(output.topic_name) for output in self._outputs):
+            self.create_subscription(CameraInfo, 'camera_info', self._take_source, 20)
+            self._wait.cancel()
+
+    def _take_source(self, message: CameraInfo) -> None:
+        self.sources[stamp_to_ns(message.header.stamp)] = message
+
+    def _take_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {value.key: value.value for value in status.values}
+            if 'frames_processed' in values and self._node_name in status.name:
+                self.status = values
+
+    def _taker(self, topic: str):
+        def take(message: Any) -> None:
+            arrival_ns = time.time_ns()
+            self.last_message_s = time.monotonic()
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            record = self.records.setdefault(stamp_ns, Record())
+            if topic in record.messages:
+                self.wrong.append(f'{topic}: the same stamp came twice')
+            record.messages[topic] = message
+            if topic == 'depth/image':
+                record.depth_arrival_ns = arrival_ns
+            if len(record.messages) == len(OUTPUTS):
+                self._complete(stamp_ns, record)
+        return take
+
+    def _complete(self, stamp_ns: int, record: Record) -> None:
+        """Check a frame, keep its depth on disk, and let go of the messages."""
+        source = self.sources.get(stamp_ns)
+        if source is None:
+            self.wrong.append('an output whose stamp no camera_info of the player has')
+            return
+        messages = dict(record.messages)
+        record.messages = dict.fromkeys(messages)
+        self.wrong += check_frame(messages, source)
+        depth_m = conventions.float_image(messages['depth/image'])
+        np.save(self._scratch / f'{stamp_ns}.npy', depth_m)
+        done = len(self.records)
+        if (done - 1) % self._picture_every == 0:
+            self.pictured[stamp_ns] = (conventions.float_image(messages['depth/sigma']),
+                                       conventions.cloud_points(messages['points']))
+        if done % PROGRESS_EVERY == 0:
+            print(f'[demo] {done} frames recorded', flush=True)
+
+    def depth_m(self, stamp_ns: int) -> np.ndarray:
+        """Return the depth image of a complete frame, (H, W) float32."""
+        return np.load(self._scratch / f'{stamp_ns}.npy')
+
+
+def check_frame(messages: dict[str, Any], source: CameraInfo) -> list[str]:
+    """Check the four outputs of one frame against each other and the player's camera_info."""
+    wrong = [text for topic, message in messages.items()
+             for text in conventions.check_header(message, topic, source.header.frame_id)]
+    depth, sigma = messages['depth/image'], messages['depth/sigma']
+    info = messages['depth/camera_info']
+    layout = [*conventions.check_layout(depth, 'depth/image'),
+              *conventions.check_layout(sigma, 'depth/sigma')]
+    if layout:
+        return wrong + layout
+    depth_m = conventions.float_image(depth)
+    return [*wrong, *conventions.check_depth(depth_m),
+            *conventions.check_sigma(conventions.float_image(sigma), depth_m),
+            *conventions.check_camera_info(info, source, depth),
+            *conventions.check_cloud(messages['points'], depth_m, info)]
+
+
+def record_until_done(recorder: Recorder, report_path: Path, stop: threading.Event) -> dict | None:
+    """
+    Spin until the player has written its report and nothing more can come; return the report.
+
+    None when told to stop before.
+    """
+    executor = SingleThreadedExecutor()
+    executor.add_node(recorder)
+    report = None
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.1)
+        if report is None and report_path.is_file():
+            report = json.loads(report_path.read_text())
+            recorder.last_message_s = time.monotonic()
+        if report is not None:
+            silent_s = time.monotonic() - recorder.last_message_s
+            if silent_s > SILENCE_S or (is_settled(recorder, report) and silent_s > 0.5):
+                break
+    executor.remove_node(recorder)
+    return None if stop.is_set() else report
+
+
+def is_settled(recorder: Recorder, report: dict) -> bool:
+    """Return whether the node's own count covers every published frame, and all of it is here."""
+    processed = int(recorder.status.get('frames_processed', 0))
+    complete = sum(1 for record in recorder.records.values()
+                   if len(record.messages) == len(OUTPUTS))
+    return (processed + sum(drops_of(recorder.status).values()) >= report['frames_published']
+            and complete >= processed)
+
+
+def drops_of(status: dict[str, str]) -> dict[str, int]:
+    """Return reason -> count from the node's diagnostics."""
+    prefix = 'drops.'
+    return {key[len(prefix):]: int(value) for key, value in status.items()
+            if key.startswith(prefix) and int(value)}
+
+
+def summarise(recorder: Recorder, report: dict, accuracy: dict | None) -> dict[str, Any]:
+    """Return summary.json."""
+    published = {frame['stamp_ns'] for frame in report['frames']}
+    came = sorted(stamp for stamp, record in recorder.records.items()
+                  if stamp in published and record.depth_arrival_ns)
+    arrivals = sorted(recorder.records[stamp].depth_arrival_ns for stamp in came)
+    latencies = [(recorder.records[stamp].depth_arrival_ns - stamp) * 1e-6 for stamp in came]
+    drops = drops_of(recorder.status)
+    problems = list(recorder.wrong)
+    problems += [f'stamp {stamp} was never published' for stamp in recorder.records
+                 if stamp not in published]
+    problems += ['incomplete: a frame without ' + ', '.join(sorted(set(OUTPUTS) - set(parts)))
+                 for parts in (recorder.records[stamp].messages for stamp in came)
+                 if len(parts) < len(OUTPUTS)]
+    problems = count_texts(problems) + accounting_problems(
+        len(published), len(came), int(recorder.status.get('frames_received', 0)), drops)
+    if not recorder.status:
+        problems.append('the node published no diagnostics')
+    return {
+        'frames_published': len(published), 'frames_processed': len(came), 'drops': drops,
+        'latency_ms': latency_percentiles(latencies), 'rate_hz': rate_hz(arrivals),
+        'accuracy': accuracy, 'model': recorder.status.get('model', 'unknown'),
+        'backend': recorder.status.get('backend', 'unknown'), 'versions': versions(),
+        'problems': problems}
+
+
+def recorded_frames(recorder: Recorder, report: dict, drive) -> Iterator[Pictured]:
+    """Pair every complete frame with the drive's, in the order in which they were played."""
+    for entry in report['frames']:
+        stamp_ns = entry['stamp_ns']
+        record = recorder.records.get(stamp_ns)
+        if record is None or len(record.messages) < len(OUTPUTS) or \
+                stamp_ns not in recorder.sources:
+            continue
+        sigma_m, points = recorder.pictured.get(stamp_ns, (None, None))
+        yield Pictured(drive.frame(entry['index']), recorder.depth_m(stamp_ns), sigma_m, points)
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='recorder', description=__doc__.split('\n\n')[0].strip())
+    parser.add_argument('--drive', default='synthetic', help='the drive that the player plays')
+    parser.add_argument('--player-report', type=Path, required=True,
+                        help='JSON file that the player writes at its end')
+    parser.add_argument('--out', type=Path, default=Path('out/demo'), help='folder to write')
+    parser.add_argument('--node', default='hybrid_depth', help='name of the depth node')
+    return parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
+    """Record, sum up, write. Returns the exit status."""
+    drive = open_drive(arguments.drive)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='hybrid_depth_') as scratch:
+        recorder = Recorder(arguments.node, len(drive), Path(scratch))
+        try:
+            report = record_until_done(recorder, arguments.player_report, stop)
+        finally:
+            recorder.destroy_node()
+        if report is None:
+            return 0
+        print('[demo] comparing with the truth, drawing', flush=True)
+        accuracy = write_pictures(recorded_frames(recorder, report, drive), arguments.out,
+                                  drive.name)
+        summary = summarise(recorder, report, accuracy)
+    path = arguments.out / 'summary.json'
+    path.write_text(json.dumps(summary, indent=2) + '\n')
+    print(table(summary), f'  written to {arguments.out}/: montage.png, demo.rrd, summary.json',
+          sep='\n', flush=True)
+    return 1 if summary['problems'] else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Record; 0 when all came out right, 1 when anything was lost or wrong, 2 when it cannot."""
+    argv = sys.argv if argv is None else ['recorder', *argv]
+    arguments = parse_arguments(remove_ros_args(argv)[1:])
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return run(arguments, stop)
+    except HybridDepthError as error:
+        print(f'recorder: {error}', file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

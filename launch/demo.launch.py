@@ -1,0 +1,91 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Play a recorded drive, or the project's own, through the depth node.
+
+    ros2 launch hybrid_depth_ros demo.launch.py drive:=/data/drive rviz:=true
+
+Ends when the drive has been played (and recorded, with record:=true); with loop:=true on Ctrl-C.
+"""
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+PACKAGE = 'hybrid_depth_ros'
+BOOLEANS = ['true', 'false']
+
+
+def declared_arguments():
+    """Return every argument with its default and meaning."""
+    return [
+        DeclareLaunchArgument('drive', default_value='synthetic',
+                              description='KITTI raw drive, folder with images/ and K.txt, '
+                                          'rosbag2 or MCAP recording, or synthetic'),
+        DeclareLaunchArgument('rate', default_value='1.0',
+                              description='Speed of play; 2.0 is twice the recorded rate'),
+        DeclareLaunchArgument('limit', default_value='0',
+                              description='Frames to play; 0 means all'),
+        DeclareLaunchArgument('loop', default_value='false', choices=BOOLEANS,
+                              description='Start again after the last frame'),
+        DeclareLaunchArgument('record', default_value='false', choices=BOOLEANS,
+                              description='Check and sum up what comes out, into the folder out'),
+        DeclareLaunchArgument('out', default_value='out/demo',
+                              description='Folder for montage.png, summary.json and demo.rrd'),
+        DeclareLaunchArgument('model', default_value='compact',
+                              description='Name of a shipped model, or path of an .onnx file'),
+        DeclareLaunchArgument('rviz', default_value='false', choices=BOOLEANS,
+                              description='Open RViz with depth, cloud, TF and odometry'),
+    ]
+
+
+def player_and_recorder(context):
+    """Return the actions that depend on the arguments' values."""
+    def value(name):
+        return LaunchConfiguration(name).perform(context)
+    is_recording, is_looping = value('record') == 'true', value('loop') == 'true'
+    if is_recording and is_looping:
+        raise RuntimeError('record:=true wants an end, loop:=true has none; give one of them')
+    played = f'{value("out")}/played.json'
+    player = Node(
+        package=PACKAGE, executable='player', output='screen', arguments=[
+            '--drive', value('drive'), '--rate', value('rate'), '--limit', value('limit'),
+            '--wait-active', 'hybrid_depth', '--report', played,
+            '--wait-listeners', '2' if is_recording else '1',
+            *(['--loop'] if is_looping else [])])
+    actions = [player]
+    last = player
+    if is_recording:
+        last = Node(package=PACKAGE, executable='recorder', output='screen', arguments=[
+            '--drive', value('drive'), '--out', value('out'), '--player-report', played])
+        actions.insert(0, last)
+    end = OnProcessExit(target_action=last, on_exit=[EmitEvent(event=Shutdown())])
+    return [*actions, RegisterEventHandler(end)]
+
+
+def generate_launch_description():
+    """Return the depth node's launch file, the player and, where asked for, the recorder."""
+    share = get_package_share_directory(PACKAGE)
+    shm = f'{share}/config/fastdds_shm.xml'
+    return LaunchDescription([
+        *declared_arguments(),
+        # images and clouds want a larger shared-memory segment than Fast DDS has by default
+        SetEnvironmentVariable('FASTDDS_DEFAULT_PROFILES_FILE', shm),
+        SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE', shm),
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(f'{share}/launch/depth.launch.py'),
+            launch_arguments={'model': LaunchConfiguration('model'),
+                              'rviz': LaunchConfiguration('rviz')}.items()),
+        OpaqueFunction(function=player_and_recorder),
+    ])

@@ -1,0 +1,83 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Start the depth node.
+
+    ros2 launch hybrid_depth_ros depth.launch.py image:=/camera/image_rect \
+        camera_info:=/camera/camera_info odom:=/odom
+
+The node configures and activates itself (its parameter ``autostart``), so that this file is the
+same on every distribution.
+"""
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+PACKAGE = 'hybrid_depth_ros'
+BOOLEANS = ['true', 'false']
+
+
+def declared_arguments(share):
+    """Return every argument with its default and meaning."""
+    return [
+        DeclareLaunchArgument('params_file', default_value=f'{share}/config/depth_node.yaml',
+                              description='ROS parameter file; the arguments below win over it'),
+        DeclareLaunchArgument('namespace', default_value='',
+                              description='Namespace of the node and of all relative topics'),
+        DeclareLaunchArgument('image', default_value='image',
+                              description='Topic of the camera images (sensor_msgs/Image)'),
+        DeclareLaunchArgument('camera_info', default_value='camera_info',
+                              description='Topic of their calibration (sensor_msgs/CameraInfo)'),
+        DeclareLaunchArgument('odom', default_value='odom',
+                              description='Topic of the odometry (nav_msgs/Odometry)'),
+        DeclareLaunchArgument('model', default_value='compact',
+                              description='Name of a shipped model, or path of an .onnx file'),
+        DeclareLaunchArgument('backend', default_value='auto', choices=['auto', 'ort'],
+                              description='Runtime for the model; auto is the first available'),
+        DeclareLaunchArgument('use_sim_time', default_value='false', choices=BOOLEANS,
+                              description='Take the time from /clock'),
+        DeclareLaunchArgument('autostart', default_value='true', choices=BOOLEANS,
+                              description='Configure and activate at start; false leaves that to '
+                                          'a lifecycle manager'),
+        DeclareLaunchArgument('log_level', default_value='info',
+                              choices=['debug', 'info', 'warn', 'error', 'fatal'],
+                              description='Least severity that is logged'),
+        DeclareLaunchArgument('rviz', default_value='false', choices=BOOLEANS,
+                              description='Open RViz with depth, cloud, TF and odometry'),
+    ]
+
+
+def depth_node():
+    """Return the action that starts the node."""
+    def boolean(name):
+        return ParameterValue(LaunchConfiguration(name), value_type=bool)
+
+    def text(name):
+        return ParameterValue(LaunchConfiguration(name), value_type=str)
+    return Node(
+        package=PACKAGE, executable='depth_node', name='hybrid_depth',
+        namespace=LaunchConfiguration('namespace'), output='screen', emulate_tty=True,
+        parameters=[LaunchConfiguration('params_file'), {
+            'model': text('model'), 'backend': text('backend'),
+            'autostart': boolean('autostart'), 'use_sim_time': boolean('use_sim_time'),
+        }],
+        remappings=[(name, LaunchConfiguration(name))
+                    for name in ('image', 'camera_info', 'odom')],
+        ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+    )
+
+
+def generate_launch_description():
+    """Return the arguments, the node and, where asked for, RViz."""
+    share = get_package_share_directory(PACKAGE)
+    rviz = Node(
+        package='rviz2', executable='rviz2', name='rviz', output='log',
+        namespace=LaunchConfiguration('namespace'),
+        arguments=['-d', f'{share}/rviz/depth.rviz'],
+        condition=IfCondition(LaunchConfiguration('rviz')),
+    )
+    return LaunchDescription([*declared_arguments(share), depth_node(), rviz])
