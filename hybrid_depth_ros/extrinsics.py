@@ -1,0 +1,96 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where the camera sits on the robot: from TF, from parameters, or nowhere."""
+from __future__ import annotations
+
+from importlib import import_module
+import logging
+from typing import Any
+
+import numpy as np
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+
+from hybrid_depth.poses import make_pose
+from hybrid_depth_ros.optional_packages import is_installed
+from hybrid_depth_ros.parameters import Settings
+from hybrid_depth_ros.qos import overrides, subscription_events
+
+_LOG = logging.getLogger(__name__)
+
+
+class StaticTransforms:
+    """
+    What /tf_static says, without the cost of /tf: a camera is bolted to its robot.
+
+    Only where tf2_ros is installed; elsewhere it knows no transform.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._subscription: Any = None
+        if not is_installed('tf2_ros'):
+            return
+        self._tf2_ros = import_module('tf2_ros')
+        self._buffer = self._tf2_ros.Buffer()
+        # RELIABLE, TRANSIENT_LOCAL as the broadcasters offer it, or what came before is missed
+        qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE,
+                         durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._subscription = node.create_subscription(
+            import_module('tf2_msgs.msg').TFMessage, '/tf_static', self._on_transforms, qos,
+            event_callbacks=subscription_events(node, '/tf_static'),
+            qos_overriding_options=overrides())
+
+    def lookup(self, target: str, source: str) -> np.ndarray | None:
+        """Return target_T_source, (4, 4) float64 metres, None where TF does not know it."""
+        if self._subscription is None:
+            return None
+        try:
+            found = self._buffer.lookup_transform(target, source, Time()).transform
+        except self._tf2_ros.TransformException:
+            return None
+        rotation, shift = found.rotation, found.translation
+        return make_pose((rotation.x, rotation.y, rotation.z, rotation.w),
+                         (shift.x, shift.y, shift.z))
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _on_transforms(self, message: Any) -> None:
+        for transform in message.transforms:
+            self._buffer.set_transform_static(transform, 'hybrid_depth')
+
+
+class Extrinsics:
+    """Finds child_T_camera once for each pair of frames and keeps it."""
+
+    def __init__(self, settings: Settings, transforms: StaticTransforms) -> None:
+        self._settings = settings
+        self._transforms = transforms
+        self._known: dict[tuple[str, str], np.ndarray] = {}
+
+    def lookup(self, child_frame: str, camera_frame: str) -> np.ndarray | None:
+        """Return child_T_camera, (4, 4) float64 metres, None where nobody has said it yet."""
+        frames = (child_frame, camera_frame)
+        if frames not in self._known:
+            found, origin = self._find(*frames)
+            if found is None:
+                return None
+            self._known[frames] = found
+            _LOG.info('camera %s in %s: %s, at %s m', camera_frame, child_frame or '(no frame)',
+                      origin, np.round(found[:3, 3], 3).tolist())
+        return self._known[frames]
+
+    def _find(self, child_frame: str, camera_frame: str) -> tuple[np.ndarray | None, str]:
+        if child_frame == camera_frame:
+            return np.eye(4), 'the odometry is that of the camera itself'
+        found = self._transforms.lookup(child_frame, camera_frame) if child_frame else None
+        if found is not None:
+            return found, 'from TF'
+        if any(self._settings['extrinsic.rotation']):
+            return make_pose(self._settings['extrinsic.rotation'],
+                             self._settings['extrinsic.translation']), 'from parameters'
+        return None, ''

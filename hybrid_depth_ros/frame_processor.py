@@ -1,0 +1,124 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""From an image message to published depth: everything that the inference thread does."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import logging
+import time
+from typing import Any, Protocol
+
+from std_msgs.msg import Header
+
+from hybrid_depth.camera import CameraModel
+from hybrid_depth.cloud import CloudPacker
+from hybrid_depth.config import PipelineConfig
+from hybrid_depth.errors import BadFrame, HybridDepthError
+from hybrid_depth.types import DepthResult, Frame
+from hybrid_depth_ros.camera_source import CameraSource
+from hybrid_depth_ros.conversions import stamp_to_ns
+from hybrid_depth_ros.diagnostics import FrameStats, ThrottledWarnings
+from hybrid_depth_ros.encodings import decode_image, Fallback
+from hybrid_depth_ros.outputs import OutputPublishers, Product
+from hybrid_depth_ros.parameters import Settings
+from hybrid_depth_ros.pose_source import PoseSource
+
+_LOG = logging.getLogger(__name__)
+Job = Any  # a sensor_msgs/Image, or a CameraModel to get ready for
+
+
+class Pipeline(Protocol):
+    """What is needed of hybrid_depth.pipeline.DepthPipeline."""
+
+    def run(self, frame: Frame) -> DepthResult:
+        """Return the depth of ``frame``."""
+
+    def warm_up(self, camera: CameraModel) -> None:
+        """Get ready for frames of ``camera``."""
+
+    def configure(self, config: PipelineConfig) -> None:
+        """Use ``config`` from the next frame on."""
+
+
+@dataclass
+class FrameProcessor:
+    """Turns jobs into published messages; one at a time, on one thread."""
+
+    pipeline: Pipeline
+    camera: CameraSource
+    poses: PoseSource
+    outputs: OutputPublishers
+    stats: FrameStats
+    settings: Callable[[], Settings]
+    now_ns: Callable[[], int]
+    fallback: Fallback | None = None  # for encodings outside the table
+
+    def __post_init__(self) -> None:
+        self._applied: Settings | None = None
+        self._packer = CloudPacker()
+        self._warnings = ThrottledWarnings(_LOG)
+
+    def process(self, job: Job) -> None:
+        """Do ``job``. Raises whatever goes wrong; ``failed`` deals with it."""
+        self._apply(self.settings())
+        if isinstance(job, CameraModel):
+            self.pipeline.warm_up(job)
+        else:
+            self._process_image(job)
+
+    def replaced(self, job: Job) -> None:
+        """Count a job that gave way to a newer one."""
+        if not isinstance(job, CameraModel):
+            self.stats.dropped('replaced')
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """Count and report what ``process`` raised for ``job``."""
+        if isinstance(error, BadFrame):
+            reason, trace = error.reason, None
+        elif isinstance(error, HybridDepthError):
+            reason, trace = 'model_error', None
+        else:
+            reason, trace = 'model_error', error
+        if not isinstance(job, CameraModel):
+            self.stats.dropped(reason)
+        self._warnings.warn(reason, str(error) or type(error).__name__, trace)
+
+    def _apply(self, settings: Settings) -> None:
+        if settings is self._applied:
+            return
+        self.pipeline.configure(settings.pipeline)
+        self._packer = CloudPacker(settings['cloud.stride'],
+                                   max_range_m=settings['cloud.max_range_m'],
+                                   remove_edges=settings['cloud.remove_edges'])
+        self._applied = settings
+
+    def _process_image(self, image: Any) -> None:
+        start = time.monotonic()
+        wanted = self.outputs.wanted()
+        if not wanted:
+            self.stats.dropped('no_subscriber')
+            return
+        header = self._header(image)
+        source, camera = self.camera.for_image(image)
+        image_rgb = decode_image(image, self.fallback)
+        stamp_ns = stamp_to_ns(header.stamp)
+        frame = Frame(image_rgb, stamp_ns, header.frame_id, camera,
+                      self.poses.pose_at(stamp_ns, header.frame_id,
+                                        self.settings()['odom.max_wait_ms']))
+        result = self.pipeline.run(frame)
+        inferred = time.monotonic()
+        self.outputs.publish(wanted, header, Product(result, source, self._packer))
+        end = time.monotonic()
+        self.stats.processed((self.now_ns() - stamp_ns) / 1e6, 1e3 * (end - start),
+                             {**result.timings_ms, 'publish': 1e3 * (end - inferred)}, result.mode)
+
+    def _header(self, image: Any) -> Header:
+        """Return the header of all outputs: that of the image, bit for bit."""
+        if image.header.frame_id:
+            return image.header
+        frame_id = self.settings()['camera_frame']
+        if not frame_id:
+            raise BadFrame('no_frame_id', "the image has an empty frame_id, so nobody could place "
+                           "its depth; set it in the camera driver, or parameter 'camera_frame'")
+        return Header(stamp=image.header.stamp, frame_id=frame_id)
