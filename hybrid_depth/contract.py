@@ -115,7 +115,8 @@ def read_spec(path: Path) -> ModelSpec:
         raise ContractError(f'the model file {path} cannot be read: {error}') from error
     if METADATA_KEY not in metadata:
         raise ContractError(f'{path} carries no {METADATA_KEY!r} metadata, so its inputs and '
-                            'units are unknown; export it with python -m hybrid_depth_training export')
+                            'units are unknown; export it with '
+                            'python -m hybrid_depth_training export')
     return ModelSpec.from_json(metadata[METADATA_KEY])
 
 

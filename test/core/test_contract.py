@@ -1,0 +1,115 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hypothesis import given, settings, strategies as st
+import pytest
+from tiny_model import save_model, tiny_graph, tiny_spec, write_tiny_model
+
+from hybrid_depth.contract import ModelSpec, read_spec
+from hybrid_depth.errors import ContractError
+
+
+def test_the_contract_survives_the_file(tmp_path: Path) -> None:
+    spec = write_tiny_model(tmp_path / 'm.onnx', name='other', trained_on=('a', 'b'))
+    assert read_spec(tmp_path / 'm.onnx') == spec
+    assert spec.trained_on == ('a', 'b')
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match='no model file'):
+        read_spec(tmp_path / 'none.onnx')
+    with pytest.raises(ContractError, match='no model file'):
+        read_spec(tmp_path)
+
+
+def test_a_file_without_contract_says_so(tmp_path: Path) -> None:
+    save_model(tmp_path / 'm.onnx', tiny_graph(), None)
+    with pytest.raises(ContractError, match='carries no'):
+        read_spec(tmp_path / 'm.onnx')
+
+
+def test_a_file_cut_short_anywhere_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / 'm.onnx'
+    write_tiny_model(path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ContractError):
+            read_spec(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.binary(max_size=200))
+def test_arbitrary_bytes_are_an_error(tmp_path_factory: pytest.TempPathFactory,
+                                      content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / 'arbitrary.onnx'
+    path.write_bytes(content)
+    with pytest.raises(ContractError):
+        read_spec(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(position=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_a_damaged_byte_raises_nothing_but_our_error(tmp_path_factory: pytest.TempPathFactory,
+                                                     position: float, value: int) -> None:
+    path = tmp_path_factory.getbasetemp() / 'damaged.onnx'
+    write_tiny_model(path)
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] = value
+    path.write_bytes(content)
+    try:
+        spec = read_spec(path)
+    except ContractError:
+        return
+    assert isinstance(spec, ModelSpec)  # the damage was in the graph or kept the text valid
+
+
+def altered(**changes: object) -> str:
+    return json.dumps({**json.loads(tiny_spec().to_json()), **changes})
+
+
+@pytest.mark.parametrize(('text', 'match'), [
+    ('', 'not JSON'),
+    ('{', 'not JSON'),
+    ('[' * 100_000, 'not JSON'),
+    ('[]', 'not a JSON object'),
+    ('{}', 'missing'),
+    (altered(colour='bgr'), "unknown \\['colour'\\]"),
+    (altered(schema=2), 'schema 2'),
+    (altered(schema='1'), 'schema'),
+    (altered(kind='stereo'), 'single_frame'),
+    (altered(kind=None), 'single_frame'),
+    (altered(size_multiple=0), 'size_multiple'),
+    (altered(size_multiple=True), 'size_multiple'),
+    (altered(pixels=1.5), 'pixels'),
+    (altered(pixels=10**30), 'pixels'),
+    (altered(min_depth_m=100.0), '0 < min < max'),
+    (altered(min_depth_m=-1.0), '0 < min < max'),
+    (altered(max_depth_m=float('nan')), '0 < min < max'),
+    (altered(max_depth_m=float('inf')), '0 < min < max'),
+    (altered(max_depth_m='80'), '0 < min < max'),
+    (altered(trained_on=3), 'trained_on'),
+    (altered(trained_on='kitti'), 'trained_on'),
+    (altered(trained_on=[3]), 'text'),
+    (altered(name=None), 'text'),
+])
+def test_a_contract_with_a_wrong_field_names_it(text: str, match: str) -> None:
+    with pytest.raises(ContractError, match=match):
+        ModelSpec.from_json(text)
+
+
+@given(width=st.integers(1, 8000), height=st.integers(1, 8000), multiple=st.integers(1, 64))
+def test_network_size_is_a_multiple_and_keeps_the_aspect(width: int, height: int,
+                                                         multiple: int) -> None:
+    spec = tiny_spec(size_multiple=multiple, pixels=128 * 416)
+    h, w = spec.network_size(width, height)
+    assert h % multiple == 0
+    assert w % multiple == 0
+    assert min(h, w) >= multiple
+    scale = (128 * 416 / (width * height)) ** 0.5
+    assert abs(h - height * scale) <= max(multiple / 2, multiple - height * scale) + 1e-6
+    assert abs(w - width * scale) <= max(multiple / 2, multiple - width * scale) + 1e-6
