@@ -19,7 +19,7 @@ TEST_NEEDS := $(DEMO_NEEDS) train test
 files = $(1:%=requirements/%.txt)
 stamp = $(VENV)/.ready-$(shell cat constraints.txt $(call files,$(1)) | sha256sum | cut -c1-16)
 install = @echo "[setup] installing $(strip $(1)) into $(VENV) (first time: some minutes)" \
-	&& $(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off \
+	&& $(BIN)/pip install -qq --disable-pip-version-check --progress-bar off \
 		-c constraints.txt $(patsubst %,-r %,$(call files,$(2))) \
 	&& touch $@ && echo "[setup] done"
 # the wheels keep their ROS packages where the virtual environment is
@@ -67,6 +67,7 @@ $(DEMO_STAMP): | $(BIN)/pip
 # one pip command for everything, so that one resolution sees every constraint
 $(TEST_STAMP): | $(BIN)/pip
 	$(call install, the packages of the test-suite and of training,$(TEST_NEEDS))
+	@touch $(DEMO_STAMP)
 
 clean:
 	rm -rf $(VENV) build install log out runs dist .pytest_cache .mypy_cache .ruff_cache

@@ -46,13 +46,13 @@ def isolated_environment(environment: dict[str, str]) -> dict[str, str]:
     result.setdefault('AMENT_PREFIX_PATH', sys.prefix)
     # 1 to 101 keep every DDS port below Linux' ephemeral range
     result['ROS_DOMAIN_ID'] = str(random.SystemRandom().randint(1, 101))
+    profile = str(config_file('fastdds_shm.xml'))
     if result.get('ROS_DISTRO') == 'humble':
         result['ROS_LOCALHOST_ONLY'] = '1'
+        result['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
     else:
         result['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    shm = str(config_file('fastdds_shm.xml'))
-    result['FASTDDS_DEFAULT_PROFILES_FILE'] = shm
-    result['FASTRTPS_DEFAULT_PROFILES_FILE'] = shm  # its name until Jazzy
+        result['FASTDDS_DEFAULT_PROFILES_FILE'] = profile
     result['PYTHONUNBUFFERED'] = '1'
     paths = [str(REPOSITORY), result.get('PYTHONPATH', '')]
     result['PYTHONPATH'] = os.pathsep.join(path for path in paths if path)

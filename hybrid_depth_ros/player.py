@@ -188,20 +188,27 @@ def wait_for_listeners(player: DrivePlayer, frame: PlannedFrame, arguments: argp
     """
     Wait until the listeners are matched and the node is active; return what is missing.
 
-    camera_info of the first frame goes out meanwhile, so that a node can prepare for its size.
+    camera_info of the first frame goes out meanwhile, and for ``--settle`` seconds after, so that
+    a node can load its model for that size before the first image.
     """
     deadline = time.monotonic() + arguments.timeout
     client = None
     if arguments.wait_active:
         client = player.create_client(GetState, f'{arguments.wait_active}/get_state')
     missing = 'nothing was checked'
-    while missing and not stop.is_set() and time.monotonic() < deadline:
-        stop.wait(0.1)
+    complete_s = None  # since when nothing is missing
+    while not stop.wait(0.1) and time.monotonic() < deadline:
         frame.camera_info.header.stamp = player.get_clock().now().to_msg()
         player.camera_info.publish(frame.camera_info)
         missing = player.missing_listeners(arguments.wait_listeners)
-        if not missing and client is not None:
+        if not missing and client is not None and complete_s is None:
             missing = node_not_active(player, client)
+        if missing:
+            complete_s = None
+            continue
+        complete_s = complete_s or time.monotonic()
+        if time.monotonic() - complete_s >= arguments.settle:
+            break
     return missing
 
 
@@ -252,6 +259,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
                         help='subscribers of camera_info to wait for')
     parser.add_argument('--wait-active', default='', metavar='NODE',
                         help='lifecycle node to wait for until it is active')
+    parser.add_argument('--settle', type=float, default=2.0,
+                        help='seconds of camera_info alone before the first image')
     parser.add_argument('--timeout', type=float, default=60.0, help='seconds to wait for them')
     parser.add_argument('--report', type=Path, help='JSON file to write: what was published')
     arguments = parser.parse_args(argv)

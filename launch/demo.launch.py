@@ -7,6 +7,8 @@ Play a recorded drive, or the project's own, through the depth node.
 
 Ends when the drive has been played (and recorded, with record:=true); with loop:=true on Ctrl-C.
 """
+import os
+
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import (
@@ -77,12 +79,13 @@ def player_and_recorder(context):
 def generate_launch_description():
     """Return the depth node's launch file, the player and, where asked for, the recorder."""
     share = get_package_share_directory(PACKAGE)
-    shm = f'{share}/config/fastdds_shm.xml'
+    # Fast DDS renamed the variable after Humble
+    profile_variable = ('FASTRTPS' if os.environ.get('ROS_DISTRO') == 'humble' else 'FASTDDS') \
+        + '_DEFAULT_PROFILES_FILE'
     return LaunchDescription([
         *declared_arguments(),
         # images and clouds want a larger shared-memory segment than Fast DDS has by default
-        SetEnvironmentVariable('FASTDDS_DEFAULT_PROFILES_FILE', shm),
-        SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE', shm),
+        SetEnvironmentVariable(profile_variable, f'{share}/config/fastdds_shm.xml'),
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(f'{share}/launch/depth.launch.py'),
             launch_arguments={'model': LaunchConfiguration('model'),
