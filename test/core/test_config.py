@@ -19,7 +19,7 @@ def test_a_mapping_overrides_and_leaves_the_original_alone() -> None:
 
 @pytest.mark.parametrize('mapping', [{'max_depth': 3.0}, {3: 4, 'nope': 1}])
 def test_an_unknown_key_is_an_error_that_lists_the_known(mapping: dict) -> None:
-    with pytest.raises(ConfigError, match='unknown.*known:.*max_depth_m'):
+    with pytest.raises(ConfigError, match=r'unknown.*known:.*max_depth_m'):
         PipelineConfig.from_mapping(mapping)
 
 

@@ -1,0 +1,255 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import threading
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from hybrid_depth.errors import BadFrame
+from hybrid_depth.poses import camera_motion, inverse, make_pose, PoseBuffer, slerp
+
+UNIT = (0.0, 0.0, 0.0, 1.0)
+SECOND = 1_000_000_000
+number = st.floats(-1.0, 1.0)
+
+
+@st.composite
+def quaternions(draw: st.DrawFn) -> np.ndarray:
+    q = np.array([draw(number) for _ in range(4)])
+    norm = np.linalg.norm(q)
+    assume(norm > 0.1)
+    return q / norm
+
+
+@st.composite
+def poses(draw: st.DrawFn) -> np.ndarray:
+    return make_pose(draw(quaternions()), [100 * draw(number) for _ in range(3)])
+
+
+def is_rigid(T: np.ndarray) -> bool:
+    R = T[:3, :3]
+    return bool(np.allclose(R @ R.T, np.eye(3), atol=1e-12) and np.linalg.det(R) > 0
+                and (T[3] == [0, 0, 0, 1]).all())
+
+
+def turn_z(angle: float) -> np.ndarray:
+    return np.array([0, 0, np.sin(angle / 2), np.cos(angle / 2)])
+
+
+@given(pose=poses())
+def test_inverse_undoes(pose: np.ndarray) -> None:
+    assert is_rigid(pose)
+    assert is_rigid(inverse(pose))
+    np.testing.assert_allclose(inverse(pose) @ pose, np.eye(4), atol=1e-10)
+
+
+def test_make_pose_follows_the_ros_order_and_hand() -> None:
+    pose = make_pose(turn_z(np.pi / 2), [1, 2, 3])
+    np.testing.assert_allclose(pose @ [1, 0, 0, 1], [1, 3, 3, 1], atol=1e-12)
+
+
+@pytest.mark.parametrize(('quaternion', 'translation'), [
+    ((0, 0, 0, 0), (0, 0, 0)),
+    ((0, 0, 0, 1.02), (0, 0, 0)),
+    ((0, 0, np.nan, 1), (0, 0, 0)),
+    ((0, 0, 0, np.inf), (0, 0, 0)),
+    (UNIT, (0, np.nan, 0)),
+    (UNIT, (0, 0, -np.inf)),
+    (UNIT, (0, 0)),
+    ((0, 0, 1), (0, 0, 0)),
+])
+def test_numbers_that_are_no_pose(quaternion: tuple, translation: tuple) -> None:
+    with pytest.raises(BadFrame) as caught:
+        make_pose(quaternion, translation)
+    assert caught.value.reason == 'bad_odometry'
+    buffer = PoseBuffer()
+    with pytest.raises(BadFrame):
+        buffer.insert(0, quaternion, translation)
+    assert len(buffer) == 0
+
+
+def test_a_slightly_off_quaternion_is_normalised() -> None:
+    assert is_rigid(make_pose((0, 0, 0, 1.005), (0, 0, 0)))
+
+
+@given(q0=quaternions(), q1=quaternions(), fraction=st.floats(0, 1))
+def test_slerp_stays_a_rotation_and_meets_its_ends(q0: np.ndarray, q1: np.ndarray,
+                                                   fraction: float) -> None:
+    def matrix(q: np.ndarray) -> np.ndarray:
+        return make_pose(q, (0, 0, 0))[:3, :3]
+
+    assert np.linalg.norm(slerp(q0, q1, fraction)) == pytest.approx(1)
+    np.testing.assert_allclose(matrix(slerp(q0, q1, 0.0)), matrix(q0), atol=1e-9)
+    np.testing.assert_allclose(matrix(slerp(q0, q1, 1.0)), matrix(q1), atol=1e-9)
+
+    def angle(a: np.ndarray, b: np.ndarray) -> float:
+        return 2 * float(np.arccos(np.clip(abs(a @ b), 0, 1)))
+
+    # constant speed on the shorter arc
+    total = angle(q0, q1)
+    assert angle(q0, slerp(q0, q1, fraction)) == pytest.approx(fraction * total, abs=1e-6)
+
+
+@given(pose_0=poses(), pose_1=poses(), mount=poses(), point=st.tuples(number, number, number))
+def test_camera_motion_keeps_a_point_of_the_world_in_place(
+        pose_0: np.ndarray, pose_1: np.ndarray, mount: np.ndarray, point: tuple) -> None:
+    in_camera_0 = np.array([*point, 1.0])
+    in_odom = pose_0 @ mount @ in_camera_0
+    in_camera_1 = camera_motion(pose_0, pose_1, mount) @ in_camera_0
+    np.testing.assert_allclose(pose_1 @ mount @ in_camera_1, in_odom, atol=1e-9)
+
+
+def test_driving_forward_brings_the_world_nearer_to_the_camera() -> None:
+    # base: x forward, z up; optical: z forward, x right, y down
+    base_T_camera = np.array([[0, 0, 1, 1.0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]])
+    motion = camera_motion(make_pose(UNIT, (0, 0, 0)), make_pose(UNIT, (2, 0, 0)), base_T_camera)
+    np.testing.assert_allclose(motion @ [0, 0, 10, 1], [0, 0, 8, 1], atol=1e-12)
+
+
+def filled(count: int = 11, step_ns: int = SECOND // 10, **settings: float) -> PoseBuffer:
+    """Drive 1 m/s along x, turning 0.5 rad/s about z, at ``count`` stamps from 0."""
+    buffer = PoseBuffer(**settings)
+    for i in range(count):
+        t = i * step_ns / SECOND
+        outcome = buffer.insert(i * step_ns, turn_z(0.5 * t), (t, 0, 0), (1, 0, 0), (0, 0, 0.5))
+        assert outcome == 'ok'
+    return buffer
+
+
+@given(stamp_ns=st.integers(0, SECOND))
+def test_lookup_interpolates_between_samples(stamp_ns: int) -> None:
+    found = filled().lookup(stamp_ns)
+    assert found.state == 'ok'
+    assert not found.is_extrapolated
+    assert is_rigid(found.odom_T_base)
+    t = stamp_ns / SECOND
+    np.testing.assert_allclose(found.odom_T_base, make_pose(turn_z(0.5 * t), (t, 0, 0)),
+                               atol=1e-9)
+
+
+def test_lookup_at_a_sample_is_that_sample() -> None:
+    found = filled().lookup(3 * SECOND // 10)
+    np.testing.assert_array_equal(found.odom_T_base,
+                                  make_pose(turn_z(0.5 * 0.3), (0.3, 0, 0)))
+
+
+def test_the_twist_carries_on_for_a_moment() -> None:
+    buffer = PoseBuffer()
+    # a circle of radius 2 about (0, 2): the twist in the base frame is constant
+    buffer.insert(0, turn_z(0.0), (0, 0, 0), (1, 0, 0), (0, 0, 0.5))
+    found = buffer.lookup(SECOND // 25)
+    assert (found.state, found.is_extrapolated) == ('ok', True)
+    angle = 0.5 / 25
+    expected = make_pose(turn_z(angle), (2 * np.sin(angle), 2 - 2 * np.cos(angle), 0))
+    np.testing.assert_allclose(found.odom_T_base, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(('stamp_ns', 'state'), [
+    (-1, 'too_old'),
+    (SECOND + SECOND // 20, 'ok'),  # 0.05 s past the newest
+    (SECOND + SECOND // 20 + 1, 'waiting'),
+    (SECOND + SECOND // 2, 'waiting'),
+    (SECOND + SECOND // 2 + 1, 'stale'),
+])
+def test_states_outside_the_samples(stamp_ns: int, state: str) -> None:
+    found = filled().lookup(stamp_ns)
+    assert found.state == state
+    assert (found.odom_T_base is None) == (state != 'ok')
+
+
+def test_without_a_twist_nothing_is_extrapolated() -> None:
+    buffer = PoseBuffer()
+    buffer.insert(0, UNIT, (0, 0, 0))
+    assert buffer.lookup(1).state == 'waiting'
+    assert buffer.lookup(0).state == 'ok'
+
+
+def test_an_empty_buffer_says_so() -> None:
+    assert PoseBuffer().lookup(0).state == 'empty'
+    buffer = filled()
+    buffer.clear()
+    assert buffer.lookup(0).state == 'empty'
+
+
+def test_a_gap_is_not_bridged_but_its_ends_are_known() -> None:
+    buffer = filled()
+    buffer.insert(2 * SECOND, turn_z(1.0), (2, 0, 0))
+    assert buffer.lookup(3 * SECOND // 2).state == 'gap'
+    assert buffer.lookup(SECOND).state == 'ok'
+    assert buffer.lookup(2 * SECOND).state == 'ok'
+    buffer.insert(2 * SECOND + SECOND // 10, turn_z(1.05), (2.1, 0, 0))
+    assert buffer.lookup(2 * SECOND + SECOND // 20).state == 'ok'
+
+
+def test_samples_that_are_not_newer_are_ignored() -> None:
+    buffer = filled()
+    assert buffer.insert(SECOND, UNIT, (9, 9, 9)) == 'duplicate'
+    assert buffer.insert(SECOND - 5, UNIT, (9, 9, 9)) == 'out_of_order'
+    assert len(buffer) == 11
+    assert buffer.lookup(SECOND).odom_T_base[0, 3] == 1.0
+
+
+def test_time_that_goes_back_far_starts_again() -> None:
+    buffer = filled(50)
+    assert buffer.insert(0, UNIT, (0, 0, 0)) == 'reset'
+    assert len(buffer) == 1
+    assert buffer.lookup(SECOND).state == 'stale'
+    assert buffer.insert(SECOND // 10, UNIT, (0.1, 0, 0)) == 'ok'
+    assert buffer.lookup(SECOND // 20).state == 'ok'
+
+
+@pytest.mark.parametrize(('quaternion', 'translation'), [
+    (turn_z(0.5), (30.0, 0, 0)),  # 290 m/s
+    (turn_z(0.5 + np.pi), (1.1, 0, 0)),  # 31 rad/s
+])
+def test_a_jump_forgets_the_past(quaternion: np.ndarray, translation: tuple) -> None:
+    buffer = filled()
+    assert buffer.insert(SECOND + SECOND // 10, quaternion, translation) == 'jump'
+    assert len(buffer) == 1
+    assert buffer.lookup(SECOND + SECOND // 20).state == 'too_old'
+
+
+def test_a_quaternion_of_the_other_sign_is_no_jump() -> None:
+    buffer = filled()
+    assert buffer.insert(SECOND + SECOND // 10, -turn_z(0.55), (1.1, 0, 0)) == 'ok'
+    found = buffer.lookup(SECOND + SECOND // 20)
+    np.testing.assert_allclose(found.odom_T_base, make_pose(turn_z(0.525), (1.05, 0, 0)),
+                               atol=1e-9)
+
+
+def test_the_buffer_is_bounded_in_age_and_length() -> None:
+    buffer = filled(100, max_age_s=2.0)
+    assert len(buffer) == 21
+    assert buffer.lookup(0).state == 'too_old'
+    assert len(filled(100, max_length=7)) == 7
+
+
+def test_reading_while_another_thread_writes() -> None:
+    buffer = PoseBuffer(max_length=50)
+    buffer.insert(0, UNIT, (0, 0, 0))
+    failures: list[str] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            stamp = max(0, newest[0] - SECOND // 100)
+            found = buffer.lookup(stamp)
+            if found.odom_T_base is not None \
+                    and abs(found.odom_T_base[0, 3] - stamp / SECOND) > 1e-6:
+                failures.append(f'{stamp}: {found}')
+
+    newest = [0]
+    thread = threading.Thread(target=read)
+    thread.start()
+    for i in range(1, 3000):
+        stamp = i * SECOND // 200
+        buffer.insert(stamp, UNIT, (stamp / SECOND, 0, 0))
+        newest[0] = stamp
+    done.set()
+    thread.join()
+    assert not failures
+    assert len(buffer) == 50

@@ -1,0 +1,140 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+import sys
+
+import numpy as np
+from onnx import TensorProto
+import pytest
+from tiny_model import save_model, tiny_depth, tiny_graph, tiny_spec
+
+from hybrid_depth.errors import BackendUnavailable, ContractError
+from hybrid_depth.runtime import Backend, BACKENDS, load_backend, ort
+
+SIZE = (32, 48)
+SPEC = tiny_spec()
+
+
+def inputs(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    image = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    K = np.array([[[150, 0, 24], [0, 150, 16], [0, 0, 1]]], np.float32)
+    return {'image': image, 'K': K, **changes}
+
+
+@pytest.fixture(params=[*BACKENDS, 'auto'])
+def backend(request: pytest.FixtureRequest, tiny_model: Path):
+    made = load_backend(request.param, tiny_model, SPEC, SIZE, 1)
+    yield made
+    made.close()
+
+
+def test_every_runtime_gives_the_models_depth(backend: Backend) -> None:
+    feed = inputs()
+    outputs = backend.infer(feed)
+    assert set(outputs) == {'depth', 'sigma'}
+    assert outputs['depth'].shape == outputs['sigma'].shape == (1, 1, *SIZE)
+    assert outputs['depth'].dtype == outputs['sigma'].dtype == np.float32
+    np.testing.assert_allclose(outputs['depth'][0, 0], tiny_depth(feed['image'][0], 150.0),
+                               rtol=1e-5)
+    np.testing.assert_allclose(outputs['sigma'], 0.1 * outputs['depth'], rtol=1e-5)
+    assert backend.name in BACKENDS
+    assert '48x32' in backend.description
+
+
+def test_a_strided_input_is_taken(backend: Backend) -> None:
+    feed = inputs()
+    flipped = feed['image'][:, :, ::-1]
+    depth = backend.infer({**feed, 'image': flipped})['depth']
+    np.testing.assert_allclose(depth[0, 0], tiny_depth(flipped[0], 150.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(('changes', 'match'), [
+    ({'image': np.zeros((1, 32, 64, 3), np.uint8)}, "'image'.*opened for"),
+    ({'image': np.zeros((1, 3, *SIZE), np.uint8)}, "'image'"),
+    ({'image': np.zeros((1, *SIZE, 3), np.float32)}, "'image'.*float32"),
+    ({'K': np.eye(3, dtype=np.float32)}, "'K'"),
+    ({'K': np.eye(3)[None]}, "'K'.*float64"),
+])
+def test_a_wrong_input_is_named(backend: Backend, changes: dict, match: str) -> None:
+    with pytest.raises(ContractError, match=match):
+        backend.infer(inputs(**changes))
+    with pytest.raises(ContractError, match="'K' is missing"):
+        backend.infer({'image': inputs()['image']})
+    assert np.isfinite(backend.infer(inputs())['depth']).all()
+
+
+def test_a_closed_runtime_says_so(tiny_model: Path) -> None:
+    backend = load_backend('ort', tiny_model, SPEC, SIZE, 1)
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendUnavailable, match='closed'):
+        backend.infer(inputs())
+
+
+@pytest.mark.parametrize(('graph', 'match'), [
+    ({'depth_name': 'disparity'}, 'outputs.*disparity'),
+    ({'squeeze': True}, 'outputs'),
+    ({'image_type': TensorProto.FLOAT}, r'inputs.*tensor\(float\)'),
+    ({'size': (64, 64)}, 'fixed to images of'),
+])
+def test_a_graph_that_breaks_the_contract(tmp_path: Path, graph: dict, match: str) -> None:
+    save_model(tmp_path / 'm.onnx', tiny_graph(**graph), SPEC)
+    with pytest.raises(ContractError, match=match):
+        load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, 1)
+
+
+def test_a_graph_of_exactly_this_size_is_fine(tmp_path: Path) -> None:
+    save_model(tmp_path / 'm.onnx', tiny_graph(size=SIZE), SPEC)
+    backend = load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, 1)
+    assert backend.infer(inputs())['depth'].shape == (1, 1, *SIZE)
+
+
+@pytest.mark.parametrize('content', [b'', b'not a model', b'\x08\x08\x3a\x02\x0a\x00'])
+def test_a_file_that_cannot_be_loaded(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / 'm.onnx').write_bytes(content)
+    with pytest.raises(ContractError, match=r'm\.onnx'):
+        load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, 1)
+
+
+def test_an_unknown_runtime_lists_the_known(tiny_model: Path) -> None:
+    with pytest.raises(BackendUnavailable, match="'abacus'; known: auto, ort"):
+        load_backend('abacus', tiny_model, SPEC, SIZE, 1)
+
+
+@pytest.mark.parametrize('name', ['ort', 'auto'])
+def test_a_missing_onnxruntime_names_the_remedy(tiny_model: Path, name: str,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)  # makes its import fail
+    assert 'pip install' in ort.available()
+    with pytest.raises(BackendUnavailable, match=r'onnxruntime.*pip install'):
+        load_backend(name, tiny_model, SPEC, SIZE, 1)
+    with pytest.raises(BackendUnavailable, match='pip install'):
+        ort.open_backend(tiny_model, SPEC, SIZE, 1)
+
+
+def test_workers_do_not_spin_between_frames(tiny_model: Path) -> None:
+    backend = load_backend('ort', tiny_model, SPEC, SIZE, 2)
+    options = backend._session.get_session_options()
+    assert options.get_session_config_entry('session.intra_op.allow_spinning') == '0'
+    assert options.intra_op_num_threads == 2
+    assert options.inter_op_num_threads == 1
+
+
+@pytest.mark.parametrize(('answer', 'match'), [
+    (RuntimeError('no kernel'), 'failed while running: no kernel'),
+    ([np.zeros((1, 1, 8, 8), np.float32)] * 2, r"'depth' is \(1, 1, 8, 8\)"),
+])
+def test_a_run_that_goes_wrong_is_our_error(tiny_model: Path, answer: object,
+                                            match: str) -> None:
+    class Session:
+        def run(self, *_: object) -> object:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    backend = load_backend('ort', tiny_model, SPEC, SIZE, 1)
+    backend._session = Session()
+    with pytest.raises(ContractError, match=match):
+        backend.infer(inputs())
