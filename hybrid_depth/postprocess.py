@@ -105,7 +105,7 @@ class _Sampler:
     cell: Callable[[np.ndarray], np.ndarray]  # (h + 1, w + 1) bool -> (H, W) bool
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)  # the tables of a distorted 720p camera take 30 MB
 def _sampler(view: NetworkView) -> _Sampler:
     return _along_distortion(view) if view.camera.is_distorted else _along_resize(view)
 

@@ -70,7 +70,7 @@ class OrtBackend:
             if array.dtype != dtype or array.shape != shape:
                 raise ContractError(f'the model input {name!r} is {array.dtype} {array.shape}; '
                                     f'the model was opened for {dtype} {shape}')
-        feed = {name: np.ascontiguousarray(inputs[name]) for name in self._expected}
+        feed = {name: inputs[name] for name in self._expected}
         try:
             arrays = self._session.run(list(OUTPUTS), feed)
         except Exception as error:  # its exceptions share no narrower base class

@@ -148,6 +148,15 @@ def test_the_twist_carries_on_for_a_moment() -> None:
     np.testing.assert_allclose(found.odom_T_base, expected, atol=1e-6)
 
 
+def test_the_twist_turns_about_the_axes_of_the_base() -> None:
+    lying = np.array([np.sin(np.pi / 4), 0, 0, np.cos(np.pi / 4)])  # base z is odom -y
+    buffer = PoseBuffer()
+    buffer.insert(0, lying, (0, 0, 0), (0, 0, 0), (0, 0, 1.0))
+    found = buffer.lookup(SECOND // 20).odom_T_base
+    expected = make_pose(lying, (0, 0, 0)) @ make_pose(turn_z(0.05), (0, 0, 0))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(('stamp_ns', 'state'), [
     (-1, 'too_old'),
     (SECOND + SECOND // 20, 'ok'),  # 0.05 s past the newest

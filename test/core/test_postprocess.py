@@ -12,7 +12,7 @@ from hybrid_depth.camera import CameraModel
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import BadFrame
 from hybrid_depth.postprocess import DepthArrays, range_limit, SATURATION, to_depth
-from hybrid_depth.preprocess import network_view, NetworkView
+from hybrid_depth.preprocess import camera_to_content, network_view, NetworkView
 
 MODEL_MAX_M = 200.0
 SMOOTH = PipelineConfig(edge_ratio=10.0, max_depth_m=150.0)
@@ -95,6 +95,49 @@ def test_the_step_is_where_the_network_put_it_and_marked() -> None:
     scale = CAMERA.width / view.content.width
     expected = np.abs(u - border) < scale / 2  # between the two network pixel centres
     np.testing.assert_array_equal(result.edge, np.broadcast_to(expected, result.edge.shape))
+
+
+def test_along_a_distortion_the_step_is_where_the_rays_put_it() -> None:
+    camera = CAMERAS['plumb_bob']
+    view = network_view(camera, (48, 64))
+    depth = np.full((48, 64), 20.0, np.float32)
+    depth[:, :30] = 5.0
+    result = run(depth, view, PipelineConfig())
+    content_u = camera_to_content(view)[0]
+    known = np.isfinite(result.depth_m)
+    on_left = content_u < 30 - 0.5 - view.left
+    clear = known & (np.abs(content_u - 30 + 0.5 + view.left) > 0.02)
+    np.testing.assert_allclose(result.depth_m[clear], np.where(on_left, 5, 20)[clear], rtol=1e-5)
+
+
+def test_sigma_does_not_mix_across_a_step() -> None:
+    view = network_view(CAMERA, SIZE)
+    depth = step(30)
+    result = run(depth, view, PipelineConfig(), np.where(depth < 10, 0.05, 0.4) * depth)
+    relative = result.sigma_m / result.depth_m
+    np.testing.assert_allclose(relative, np.where(result.depth_m < 10, 0.05, 0.4), rtol=1e-5)
+
+
+def test_inverse_depth_is_what_is_interpolated() -> None:
+    camera = CameraModel(64, 32, 60.0, 60.0, 31.5, 15.5)
+    view = network_view(camera, (16, 32))
+    inverse = np.linspace(1.0, 0.02, 32)  # the last steps are factors: depth would bend here
+    result = run(np.tile(1 / inverse, (16, 1)).astype(np.float32), view, SMOOTH)
+    u = (np.arange(64) + 0.5) / 2 - 0.5
+    expected = 1 / np.interp(u, np.arange(32), inverse)
+    np.testing.assert_allclose(result.depth_m[10], expected, rtol=1e-4)
+
+
+def test_a_region_without_depth_is_nan_throughout() -> None:
+    view = network_view(CAMERA, SIZE)
+    depth = np.full(SIZE, 8.0, np.float32)
+    depth[10:20, 20:40] = np.nan
+    for name in ('camera', 'network'):
+        result = run(depth, view, PipelineConfig(resolution=name))
+        assert set(np.unique(result.depth_m[np.isfinite(result.depth_m)]).round(4)) == {8.0}
+        assert not np.isinf(result.depth_m).any()
+        missing = np.isnan(result.depth_m).mean() * view.content.width * view.content.height
+        assert missing == pytest.approx(200, rel=0.1)
 
 
 def test_a_slope_below_the_edge_ratio_is_interpolated_without_edges() -> None:

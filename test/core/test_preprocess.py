@@ -11,6 +11,7 @@ import pytest
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.preprocess import (
+    _shrink,
     camera_to_content,
     content_of,
     content_seen,
@@ -100,6 +101,13 @@ def test_a_distorted_camera_is_shrunk_without_aliasing() -> None:
     image = np.repeat(((u + v) % 2 * 255).astype(np.uint8)[..., None], 3, axis=-1)
     small = to_network(image, network_view(camera, (120, 160)))
     assert np.abs(small[0, 10:-10, 10:-10].astype(int) - 128).max() < 12
+
+
+def test_shrinking_takes_whole_blocks_of_an_odd_size() -> None:
+    block = np.add.outer(np.arange(33) // 8, np.arange(643) // 8).astype(np.uint8)
+    small, factor = _shrink(np.repeat(block[..., None], 3, axis=-1), 80)
+    assert factor == 8.0
+    np.testing.assert_array_equal(small[..., 0], np.add.outer(np.arange(4), np.arange(80)))
 
 
 @pytest.mark.parametrize('name', ['plumb_bob', 'rational', 'fisheye'])
