@@ -70,7 +70,7 @@ def commands(arguments: argparse.Namespace, report: Path) -> dict[str, list[str]
             '-p', f'extrinsic.rotation:={OPTICAL_ROTATION}'),
         'recorder': module(
             'recorder', '--drive', arguments.drive, '--out', str(arguments.out),
-            '--player-report', str(report)),
+            '--limit', str(arguments.limit), '--player-report', str(report)),
         'player': module(
             'player', '--drive', arguments.drive, '--rate', str(arguments.rate),
             '--limit', str(arguments.limit), '--wait-listeners', '2',
@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     count = min(len(drive), arguments.limit or len(drive))
     span_s = (drive.stamps_ns[count - 1] - drive.stamps_ns[0]) * 1e-9 / arguments.rate
     print(f'[demo] {drive.name}: {count} frames, {span_s:.1f} s; model {spec.name}', flush=True)
+    print('[demo] starting; images are read, or rendered, before the first is played', flush=True)
     report = arguments.out / 'played.json'
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in ('summary.json', 'montage.png', 'demo.rrd', report.name):

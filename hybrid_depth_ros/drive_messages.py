@@ -34,11 +34,6 @@ def time_message(stamp_ns: int) -> Time:
     return Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
 
 
-def nanoseconds(stamp: Time) -> int:
-    """Return builtin_interfaces/Time as nanoseconds."""
-    return stamp.sec * 10**9 + stamp.nanosec
-
-
 def image_message(image_rgb: np.ndarray, stamp_ns: int) -> Image:
     """Return (H, W, 3) uint8 RGB as an rgb8 image."""
     height, width = image_rgb.shape[:2]

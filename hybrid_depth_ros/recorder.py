@@ -10,7 +10,7 @@ truth where it has some. Writes summary.json, montage.png and demo.rrd.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from hybrid_depth.drives import open_drive
+from hybrid_depth.drives import Drive, DriveFrame, open_drive
 from hybrid_depth.errors import HybridDepthError
 from hybrid_depth_ros import conventions
 from hybrid_depth_ros.accounting import (
@@ -220,7 +220,21 @@ def summarise(recorder: Recorder, report: dict, accuracy: dict | None) -> dict[s
         'problems': problems}
 
 
-def recorded_frames(recorder: Recorder, report: dict, drive) -> Iterator[Pictured]:
+def read_before(drive: Drive, limit: int) -> Callable[[int], DriveFrame]:
+    """
+    Return what gives a frame of the drive by its index.
+
+    A drive that this project renders is rendered now, while the player does the same, and not
+    after the recording; one that lies on disk is read when wanted.
+    """
+    if drive.source is not None:
+        return drive.frame
+    frames = [drive.frame(index) for index in range(min(len(drive), limit or len(drive)))]
+    return frames.__getitem__
+
+
+def recorded_frames(recorder: Recorder, report: dict,
+                    frame_at: Callable[[int], DriveFrame]) -> Iterator[Pictured]:
     """Pair every complete frame with the drive's, in the order in which they were played."""
     for entry in report['frames']:
         stamp_ns = entry['stamp_ns']
@@ -229,7 +243,7 @@ def recorded_frames(recorder: Recorder, report: dict, drive) -> Iterator[Picture
                 stamp_ns not in recorder.sources:
             continue
         sigma_m, points = recorder.pictured.get(stamp_ns, (None, None))
-        yield Pictured(drive.frame(entry['index']), recorder.depth_m(stamp_ns), sigma_m, points)
+        yield Pictured(frame_at(entry['index']), recorder.depth_m(stamp_ns), sigma_m, points)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -238,6 +252,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--player-report', type=Path, required=True,
                         help='JSON file that the player writes at its end')
     parser.add_argument('--out', type=Path, default=Path('out/demo'), help='folder to write')
+    parser.add_argument('--limit', type=int, default=0, help="the player's --limit")
     parser.add_argument('--node', default='hybrid_depth', help='name of the depth node')
     return parser.parse_args(argv)
 
@@ -246,8 +261,10 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
     """Record, sum up, write. Returns the exit status."""
     drive = open_drive(arguments.drive)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    count = min(len(drive), arguments.limit or len(drive))
+    frame_at = read_before(drive, arguments.limit)
     with tempfile.TemporaryDirectory(prefix='hybrid_depth_') as scratch:
-        recorder = Recorder(arguments.node, len(drive), Path(scratch))
+        recorder = Recorder(arguments.node, count, Path(scratch))
         try:
             report = record_until_done(recorder, arguments.player_report, stop)
         finally:
@@ -255,7 +272,7 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
         if report is None:
             return 0
         print('[demo] comparing with the truth, drawing', flush=True)
-        accuracy = write_pictures(recorded_frames(recorder, report, drive), arguments.out,
+        accuracy = write_pictures(recorded_frames(recorder, report, frame_at), arguments.out,
                                   drive.name)
         summary = summarise(recorder, report, accuracy)
     path = arguments.out / 'summary.json'

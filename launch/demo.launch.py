@@ -70,7 +70,8 @@ def player_and_recorder(context):
     last = player
     if is_recording:
         last = Node(package=PACKAGE, executable='recorder', output='screen', arguments=[
-            '--drive', value('drive'), '--out', value('out'), '--player-report', played])
+            '--drive', value('drive'), '--limit', value('limit'), '--out', value('out'),
+            '--player-report', played])
         actions.insert(0, last)
     end = OnProcessExit(target_action=last, on_exit=[EmitEvent(event=Shutdown())])
     return [*actions, RegisterEventHandler(end)]

@@ -1,0 +1,220 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The player: what it plans, how it reads ahead, and what arrives on real topics."""
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import threading
+import time
+
+from nav_msgs.msg import Odometry
+import numpy as np
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image
+
+from hybrid_depth.camera import CameraModel
+from hybrid_depth.drives import Drive, DriveFrame
+from hybrid_depth.errors import DriveError
+from hybrid_depth_ros import player
+from hybrid_depth_ros.conversions import stamp_to_ns
+
+CAMERA = CameraModel(8, 6, 10.0, 10.0, 3.5, 2.5)
+
+
+def make_drive(stamps_ns: list[int], has_pose: bool = True) -> Drive:
+    """Return a drive whose camera moves 1 m along its axis from frame to frame."""
+    def load(index: int) -> DriveFrame:
+        pose = np.eye(4)
+        pose[2, 3] = index
+        return DriveFrame(f'{index:06d}', stamps_ns[index], np.full((6, 8, 3), index, np.uint8),
+                          CAMERA, pose if has_pose else None, None)
+    return Drive('made', CAMERA, tuple(stamps_ns), load, None)
+
+
+STAMPS = [10**9, 10**9 + 100_000_000, 10**9 + 250_000_000]
+
+
+def planned(drive: Drive, **changes):
+    options = {'limit': 0, 'is_looping': False, 'rate': 1.0, **changes}
+    return player.planned_frames(drive, options['limit'], options['is_looping'], options['rate'])
+
+
+@pytest.mark.parametrize('rate', [0.5, 1.0, 2.0])
+def test_recorded_intervals_are_kept(rate):
+    frames = list(planned(make_drive(STAMPS), rate=rate))
+    assert [frame.offset_ns for frame in frames] == [0, round(1e8 / rate), round(2.5e8 / rate)]
+    # 1 m in that time: the velocity fits the stamps that are published, not the recorded ones
+    speeds = [frame.odometry.twist.twist.linear.x for frame in frames]
+    assert speeds == pytest.approx([0.0, 10 * rate, rate / 0.15])
+
+
+def test_limit_and_no_poses():
+    frames = list(planned(make_drive(STAMPS, has_pose=False), limit=2))
+    assert [frame.name for frame in frames] == ['000000', '000001']
+    assert [frame.odometry for frame in frames] == [None, None]
+
+
+def test_loop_goes_on_in_time_and_jumps_back_in_space():
+    frames = list(itertools.islice(planned(make_drive(STAMPS), is_looping=True), 5))
+    offsets = [frame.offset_ns for frame in frames]
+    assert offsets == sorted(set(offsets))
+    assert [frame.index for frame in frames] == [0, 1, 2, 0, 1]
+    assert [frame.odometry.pose.pose.position.x for frame in frames] == [0, 1, 2, 0, 1]
+    assert frames[3].odometry.twist.twist.linear.x == 0.0
+
+
+@pytest.mark.parametrize('stamps', [[5, 5], [5, 4]])
+def test_stamps_that_do_not_increase_are_refused(stamps):
+    with pytest.raises(DriveError, match='000001 is not later'):
+        list(planned(make_drive(stamps)))
+
+
+def test_read_ahead_stops_at_its_depth_and_keeps_the_order():
+    taken = []
+
+    def count():
+        for number in range(10):
+            taken.append(number)
+            yield number
+    ahead = player.ReadAhead(count(), depth=3)
+    assert ahead.is_full.wait(5)
+    time.sleep(0.05)
+    assert len(taken) == 4  # three waiting, one in hand
+    assert list(ahead) == list(range(10))
+
+
+def test_read_ahead_hands_on_an_error():
+    def broken():
+        yield 1
+        raise DriveError('frame 2 is cut short')
+    frames = iter(player.ReadAhead(broken(), depth=5))
+    assert next(frames) == 1
+    with pytest.raises(DriveError, match='cut short'):
+        next(frames)
+
+
+def test_bad_arguments_are_refused(capsys):
+    for arguments in (['--rate', '0'], ['--limit', '-1']):
+        with pytest.raises(SystemExit) as error:
+            player.parse_arguments(arguments)
+        assert error.value.code == 2
+        assert 'expected' in capsys.readouterr().err
+
+
+@pytest.fixture
+def domain(monkeypatch):
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    return random.randint(1, 101)
+
+
+class Listener:
+    """A subscriber to all that the player publishes, in a context and a thread of its own."""
+
+    def __init__(self, domain: int) -> None:
+        self.messages = {'image': [], 'camera_info': [], 'odom': []}
+        self.arrivals = []
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain,
+                   signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node('listener', context=self._context)
+        for topic, kind in (('image', Image), ('camera_info', CameraInfo), ('odom', Odometry)):
+            self._node.create_subscription(kind, topic, self._taker(topic), 50)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._is_done = threading.Event()
+        self._thread = threading.Thread(target=self._spin)
+        self._thread.start()
+
+    def _taker(self, topic):
+        def take(message):
+            if topic == 'image':
+                self.arrivals.append(time.time_ns())
+            self.messages[topic].append(message)
+        return take
+
+    def _spin(self):
+        while not self._is_done.is_set():
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def close(self):
+        self._is_done.set()
+        self._thread.join()
+        self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+
+@pytest.fixture
+def made_player(domain, monkeypatch):
+    drive = make_drive([10**9 + i * 50_000_000 for i in range(6)])
+    monkeypatch.setattr(player, 'open_drive', lambda path: drive)
+    rclpy.init(domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+    node = player.DrivePlayer()
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def options(**changes) -> argparse.Namespace:
+    result = player.parse_arguments(['--settle', '0.3', '--timeout', '10'])
+    for key, value in changes.items():
+        setattr(result, key, value)
+    return result
+
+
+def test_what_is_reported_is_what_arrives(domain, made_player, tmp_path):
+    listener = Listener(domain)
+    try:
+        report_path = tmp_path / 'new' / 'played.json'
+        arguments = options(report=report_path)
+        assert player.run(made_player, arguments, threading.Event()) == 0
+    finally:
+        listener.close()
+    report = json.loads(report_path.read_text())
+    assert report['frames_published'] == 6
+    assert report['is_complete'] is True
+    stamps = [frame['stamp_ns'] for frame in report['frames']]
+    assert [b - a for a, b in itertools.pairwise(stamps)] == [50_000_000] * 5
+    assert [frame['name'] for frame in report['frames']] == [f'{i:06d}' for i in range(6)]
+    got = {topic: [stamp_to_ns(message.header.stamp) for message in messages]
+           for topic, messages in listener.messages.items()}
+    assert got['image'] == stamps
+    assert got['odom'] == stamps
+    assert got['camera_info'][-6:] == stamps  # before them, those that let the node get ready
+    assert len(got['camera_info']) > 6
+    assert {m.header.frame_id for m in listener.messages['image']} == {report['frame_id']}
+    assert [m.data[0] for m in listener.messages['image']] == list(range(6))
+    # never published before the time that it claims
+    assert all(arrival >= stamp for arrival, stamp in
+               zip(listener.arrivals, stamps, strict=True))
+
+
+def test_gives_up_when_nobody_listens(made_player, tmp_path):
+    arguments = options(timeout=0.5, report=tmp_path / 'played.json')
+    assert player.run(made_player, arguments, threading.Event()) == 1
+    assert not arguments.report.exists()
+
+
+def test_waits_for_a_node_that_is_not_there(domain, made_player):
+    listener = Listener(domain)
+    try:
+        arguments = options(timeout=1.5, wait_active='no_such_node')
+        assert player.run(made_player, arguments, threading.Event()) == 1
+    finally:
+        listener.close()
+    assert listener.messages['image'] == []
+
+
+def test_unreadable_drive_is_one_line_and_status_2(capfd, monkeypatch, domain):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
+    monkeypatch.setattr(player.signal, 'signal', lambda *_: None)  # pytest keeps its own
+    assert player.main(['--drive', '/no/such/drive']) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith('player:')]
+    assert len(errors) == 1
+    assert '/no/such/drive' in errors[0]
