@@ -104,10 +104,10 @@ def test_a_distorted_camera_is_shrunk_without_aliasing() -> None:
 
 
 def test_shrinking_takes_whole_blocks_of_an_odd_size() -> None:
-    block = np.add.outer(np.arange(33) // 8, np.arange(643) // 8).astype(np.uint8)
+    block = 3 * np.add.outer(np.arange(33) // 8, np.arange(643) // 8).astype(np.uint8)
     small, factor = _shrink(np.repeat(block[..., None], 3, axis=-1), 80)
     assert factor == 8.0
-    np.testing.assert_array_equal(small[..., 0], np.add.outer(np.arange(4), np.arange(80)))
+    np.testing.assert_array_equal(small[..., 0], 3 * np.add.outer(np.arange(4), np.arange(80)))
 
 
 @pytest.mark.parametrize('name', ['plumb_bob', 'rational', 'fisheye'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import subprocess
 import sys
 
 import numpy as np
@@ -112,6 +113,15 @@ def test_a_missing_onnxruntime_names_the_remedy(tiny_model: Path, name: str,
         load_backend(name, tiny_model, SPEC, SIZE, 1)
     with pytest.raises(BackendUnavailable, match='pip install'):
         ort.open_backend(tiny_model, SPEC, SIZE, 1)
+
+
+def test_the_core_loads_without_a_runtime_ros_or_torch() -> None:
+    code = ('import sys, hybrid_depth.pipeline, hybrid_depth.cloud, hybrid_depth.poses\n'
+            'print(sorted({"onnxruntime", "onnx", "rclpy", "torch"} & set(sys.modules)))')
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.strip() == '[]'
 
 
 def test_workers_do_not_spin_between_frames(tiny_model: Path) -> None:
