@@ -11,6 +11,7 @@ import pytest
 from tiny_model import RELATIVE_SIGMA, save_model, tiny_depth, tiny_graph, tiny_spec
 
 from hybrid_depth.camera import CameraModel
+from hybrid_depth.cloud import CloudPacker
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import BackendUnavailable, BadFrame, ConfigError, ContractError
 from hybrid_depth.pipeline import DepthPipeline
@@ -195,3 +196,22 @@ def test_a_closed_pipeline_says_so(tiny_model: Path) -> None:
     pipeline.close()
     with pytest.raises(BackendUnavailable, match='closed'):
         pipeline.run(grey_frame(CameraModel(1280, 720, 900.0, 900.0, 639.5, 359.5)))
+
+
+@pytest.mark.parametrize('name', ['plain', 'plumb_bob'])
+def test_any_memory_layout_of_the_image_will_do(pipeline: DepthPipeline, name: str) -> None:
+    camera = CAMERAS[name]
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (camera.height, camera.width, 3), np.uint8)
+    expected = pipeline.run(Frame(image, 0, 'c', camera))
+    rows = np.zeros((camera.height, camera.width + 5, 3), np.uint8)
+    rows[:, :-5] = image
+    read_only = image.copy()
+    read_only.setflags(write=False)
+    swapped = np.ascontiguousarray(image[..., ::-1])[..., ::-1]
+    mirrored = np.ascontiguousarray(image[:, ::-1])[:, ::-1]
+    for layout in (rows[:, :-5], read_only, swapped, mirrored):
+        result = pipeline.run(Frame(layout, 0, 'c', camera))
+        np.testing.assert_array_equal(result.depth_m, expected.depth_m)
+        np.testing.assert_array_equal(CloudPacker(2).pack(result).data,
+                                      CloudPacker(2).pack(expected).data)
