@@ -157,12 +157,14 @@ def _along_distortion(view: NetworkView) -> _Sampler:
 
 def _limited(inverse: np.ndarray, relative: np.ndarray, edge: np.ndarray, config: PipelineConfig,
              limit_m: float) -> DepthArrays:
-    """Invert, then mark what is too uncertain, too far or too near."""
+    """Invert, then mark what is too uncertain, too far or too near. Consumes its arrays."""
+    unsure = relative > config.max_relative_sigma if config.max_relative_sigma > 0 else None
     with np.errstate(all='ignore'):
-        depth_m = 1 / inverse
-        sigma_m = relative * depth_m
-    if config.max_relative_sigma > 0:
-        depth_m[relative > config.max_relative_sigma] = np.nan
+        # in place: at camera size, memory that is new to the process costs more than the sums
+        depth_m = np.divide(np.float32(1), inverse, out=inverse)
+        sigma_m = np.multiply(relative, depth_m, out=relative)
+    if unsure is not None:
+        depth_m[unsure] = np.nan
     beyond = {'inf': np.inf, 'nan': np.nan, 'clip': limit_m}[config.far_policy]
     is_far, is_near = depth_m > limit_m, depth_m < config.min_depth_m
     np.copyto(depth_m, np.float32(beyond), where=is_far)

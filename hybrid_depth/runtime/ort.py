@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ OUTPUTS = {'depth': ('tensor(float)', 4), 'sigma': ('tensor(float)', 4)}
 def available() -> str:
     """Return '' where ONNX Runtime can be imported, else why not and the remedy."""
     try:
-        import_module('onnxruntime')
+        import onnxruntime  # noqa: F401 - the robot may lack it, so nothing imports it earlier
     except ImportError as error:
         return f"{error}; install it with: pip install 'hybrid_depth_ros[cpu]'"
     return ''
@@ -48,7 +47,7 @@ class OrtBackend:
 
     def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int],
                  cpu_threads: int) -> None:
-        ort = import_module('onnxruntime')
+        import onnxruntime as ort
         height, width = size
         self.description = (f'ONNX Runtime {ort.__version__}, CPU, {cpu_threads} threads, '
                             f'{width}x{height}')
