@@ -220,7 +220,8 @@ def summarise(recorder: Recorder, report: dict, accuracy: dict | None) -> dict[s
         'problems': problems}
 
 
-def read_before(drive: Drive, limit: int) -> Callable[[int], DriveFrame]:
+def read_before(drive: Drive, count: int,
+                stop: threading.Event) -> Callable[[int], DriveFrame]:
     """
     Return what gives a frame of the drive by its index.
 
@@ -229,7 +230,11 @@ def read_before(drive: Drive, limit: int) -> Callable[[int], DriveFrame]:
     """
     if drive.source is not None:
         return drive.frame
-    frames = [drive.frame(index) for index in range(min(len(drive), limit or len(drive)))]
+    frames: list[DriveFrame] = []
+    while len(frames) < count and not stop.is_set():
+        frames.append(drive.frame(len(frames)))
+        if len(frames) % PROGRESS_EVERY == 0:
+            print(f'[demo] {len(frames)} of {count} frames rendered', flush=True)
     return frames.__getitem__
 
 
@@ -262,7 +267,7 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
     drive = open_drive(arguments.drive)
     arguments.out.mkdir(parents=True, exist_ok=True)
     count = min(len(drive), arguments.limit or len(drive))
-    frame_at = read_before(drive, arguments.limit)
+    frame_at = read_before(drive, count, stop)
     with tempfile.TemporaryDirectory(prefix='hybrid_depth_') as scratch:
         recorder = Recorder(arguments.node, count, Path(scratch))
         try:

@@ -1,0 +1,168 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo as a user runs it: three real processes, their end, and what they leave behind."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from tiny_model import write_tiny_model
+
+from hybrid_depth.config import PipelineConfig
+from hybrid_depth.drives import open_drive
+from hybrid_depth.metrics import depth_metrics
+from hybrid_depth.pipeline import DepthPipeline
+from hybrid_depth.types import Frame
+
+ROOT = Path(__file__).resolve().parents[2]
+FRAMES = 6
+SUMMARY_KEYS = {'frames_published', 'frames_processed', 'drops', 'latency_ms', 'rate_hz',
+                'accuracy', 'model', 'backend', 'versions', 'problems'}
+ACCURACY_KEYS = {'abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'd1', 'd2', 'd3'}
+
+
+def demo_command(*arguments: object) -> list[str]:
+    return [sys.executable, '-m', 'hybrid_depth_ros.demo', *(str(item) for item in arguments)]
+
+
+def processes_with(text: str) -> list[int]:
+    """Return the processes whose command line holds ``text``."""
+    found = []
+    for folder in Path('/proc').glob('[0-9]*'):
+        try:
+            command = (folder / 'cmdline').read_bytes().replace(b'\0', b' ').decode()
+        except OSError:
+            continue  # it has just ended
+        if text in command and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
+
+
+def wait_until(condition, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('model') / 'tiny_of_the_demo_test.onnx'
+    write_tiny_model(path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
+    """Status, output and folder of a demo on a few synthetic frames."""
+    out = tmp_path_factory.mktemp('demo')
+    result = subprocess.run(
+        demo_command('--drive', 'synthetic', '--limit', FRAMES, '--model', model, '--out', out),
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return result.returncode, result.stdout + result.stderr, out
+
+
+def test_every_frame_comes_out_right(finished, model):
+    status, output, out = finished
+    assert status == 0, output
+    summary = json.loads((out / 'summary.json').read_text())
+    assert set(summary) == SUMMARY_KEYS
+    assert summary['frames_published'] == summary['frames_processed'] == FRAMES
+    assert summary['drops'] == {}
+    assert summary['problems'] == []
+    latency = summary['latency_ms']
+    assert 0 < latency['p50'] <= latency['p95'] <= latency['p99'] < 2000
+    assert summary['rate_hz'] == pytest.approx(10.0, rel=0.3)
+    assert summary['model'] == 'tiny'
+    assert 'ONNX Runtime' in summary['backend']
+    assert summary['versions']['rclpy'][0].isdigit()
+    assert not processes_with(str(model))
+
+
+def test_accuracy_is_that_of_the_model_on_this_drive(finished, model):
+    """The same frames through the core alone give the same figures."""
+    _, output, out = finished
+    accuracy = json.loads((out / 'summary.json').read_text())['accuracy']
+    assert {name: set(values) for name, values in accuracy.items()} == {
+        'metric': ACCURACY_KEYS, 'median_scaled': ACCURACY_KEYS}, output
+    drive = open_drive('synthetic')
+    pipeline = DepthPipeline(PipelineConfig(model=str(model)))
+    rows = []
+    for index in range(FRAMES):
+        frame = drive.frame(index)
+        result = pipeline.run(Frame(frame.image_rgb, frame.stamp_ns, 'optical', frame.camera))
+        rows.append(depth_metrics(result.depth_m, frame.depth_m))
+    pipeline.close()
+    for key in ACCURACY_KEYS:
+        expected = np.mean([row[key] for row in rows])
+        assert accuracy['metric'][key] == pytest.approx(expected, rel=1e-3), key
+
+
+def test_pictures_and_table(finished):
+    _, output, out = finished
+    picture = cv2.imread(str(out / 'montage.png'))
+    assert picture is not None
+    assert picture.shape[0] > 200
+    assert picture.std() > 10
+    assert (out / 'demo.rrd').stat().st_size > 10_000
+    assert 'latency p50 / p95 / p99' in output
+    assert 'frames published' in output
+
+
+@pytest.fixture
+def running(model: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Start a demo and wait for its three children."""
+    process = subprocess.Popen(
+        demo_command('--drive', 'synthetic', '--model', model, '--out', tmp_path / 'out'),
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True)
+    started = wait_until(lambda: len(processes_with(str(tmp_path / 'out'))) >= 3
+                         and processes_with('depth_node'), 20)
+    assert started
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize(('number', 'status'), [
+    (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_stopped_demo_leaves_nothing_running(running, model, tmp_path, number, status):
+    time.sleep(0.5)
+    running.send_signal(number)
+    assert running.wait(20) == status
+    assert 'Traceback' not in running.stderr.read()
+    assert not processes_with(str(tmp_path / 'out'))
+    assert not processes_with(str(model))
+
+
+def test_a_killed_demo_leaves_nothing_running(running, model, tmp_path):
+    running.kill()
+    running.wait()
+    assert wait_until(lambda: not processes_with(str(tmp_path / 'out'))
+                      and not processes_with(str(model)), 5)
+
+
+@pytest.mark.parametrize(('arguments', 'expected'), [
+    (['--drive', '/no/such/drive'], '/no/such/drive'),
+    (['--drive', str(ROOT)], 'no drive in a known format'),
+    (['--drive', 'synthetic', '--model', 'no_such_model'], 'no_such_model'),
+    (['--drive', 'synthetic', '--rate', '0'], 'expected 0.01 to 100'),
+])
+def test_what_cannot_be_tried_is_said_in_one_line(tmp_path, arguments, expected):
+    result = subprocess.run(demo_command(*arguments, '--out', tmp_path / 'out'), cwd=ROOT,
+                            capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert expected in last
+    assert 'Traceback' not in result.stderr
+    assert not (tmp_path / 'out').exists()
