@@ -112,7 +112,8 @@ def fill_float_image(message: Any, values: np.ndarray) -> None:
     """
     Write ``values``, (H, W) float32, into the Image ``message`` as 32FC1.
 
-    The message's own buffer is used again while the size stays the same. The header is not touched.
+    The message's own buffer is used again while the size stays the same; the header is not
+    touched.
     """
     height, width = values.shape
     if (message.height, message.width, message.encoding) != (height, width, '32FC1'):

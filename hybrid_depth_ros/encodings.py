@@ -77,7 +77,7 @@ def decode_image(message: Any, fallback: Fallback | None = None) -> np.ndarray:
     """
     Return the pixels of a sensor_msgs/Image, (H, W, 3) uint8 RGB.
 
-    For rgb8 the result is a view of the message's own data (rows may be padded); keep it read-only.
+    For rgb8 the result is a view of the message's own data, rows padded as there; only read it.
     ``fallback`` converts encodings outside the table. Raises BadFrame with reason ``zero_size``,
     ``unknown_encoding``, ``step_mismatch`` or ``truncated``.
     """

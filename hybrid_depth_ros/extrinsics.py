@@ -14,7 +14,7 @@ from rclpy.time import Time
 from hybrid_depth.poses import make_pose
 from hybrid_depth_ros.optional_packages import is_installed
 from hybrid_depth_ros.parameters import Settings
-from hybrid_depth_ros.qos import overrides, subscription_events
+from hybrid_depth_ros.qos import listen
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,10 +36,8 @@ class StaticTransforms:
         # RELIABLE, TRANSIENT_LOCAL as the broadcasters offer it, or what came before is missed
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE,
                          durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._subscription = node.create_subscription(
-            import_module('tf2_msgs.msg').TFMessage, '/tf_static', self._on_transforms, qos,
-            event_callbacks=subscription_events(node, '/tf_static'),
-            qos_overriding_options=overrides())
+        self._subscription = listen(node, import_module('tf2_msgs.msg').TFMessage, '/tf_static',
+                                    self._on_transforms, qos)
 
     def lookup(self, target: str, source: str) -> np.ndarray | None:
         """Return target_T_source, (4, 4) float64 metres, None where TF does not know it."""

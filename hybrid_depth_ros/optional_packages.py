@@ -24,7 +24,7 @@ OPTIONAL_PACKAGES = {
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def is_installed(name: str) -> bool:
     """Return whether the row ``name`` of OPTIONAL_PACKAGES can be imported; log a loss once."""
     if find_spec(name) is not None:

@@ -18,7 +18,7 @@ from hybrid_depth.cloud import CloudPacker, FIELDS
 from hybrid_depth.types import DepthResult
 from hybrid_depth_ros.camera_source import CameraState
 from hybrid_depth_ros.conversions import fill_camera_info, fill_float_image, set_data
-from hybrid_depth_ros.qos import output_qos, overrides, publisher_events
+from hybrid_depth_ros.qos import advertise, output_qos
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ OUTPUTS: tuple[Output, ...] = (
     Output('~/depth/sigma', Image, _fill_sigma,
            '32FC1, one standard deviation of the depth in metres; NaN where depth is not finite'),
     Output('~/points', PointCloud2, _fill_points,
-           'organised coloured cloud (x, y, z, rgb; 16 bytes a point); NaN where there is no point'),
+           'organised coloured cloud (x, y, z, rgb; 16 bytes a point); NaN = no point'),
 )
 
 
@@ -87,13 +87,16 @@ class OutputPublishers:
 
     def __init__(self, node: Any, on_matched: Callable[[], None]) -> None:
         self._node = node
-        self._publishers = {
-            row.topic: node.create_lifecycle_publisher(
-                row.message_type, row.topic, output_qos(),
-                event_callbacks=publisher_events(node, row.topic, on_matched),
-                qos_overriding_options=overrides())
-            for row in OUTPUTS}
+        self._publishers: dict[str, Any] = {}
         self._messages = {row.topic: row.message_type() for row in OUTPUTS}
+        try:
+            for row in OUTPUTS:
+                self._publishers[row.topic] = advertise(
+                    node.create_lifecycle_publisher, node, row.message_type, row.topic,
+                    output_qos(), on_matched)
+        except Exception:
+            self.destroy()
+            raise
 
     def wanted(self) -> list[Output]:
         """Return the rows that have a subscriber."""
@@ -114,4 +117,3 @@ class OutputPublishers:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
-        self._messages.clear()

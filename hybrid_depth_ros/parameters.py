@@ -14,7 +14,11 @@ import math
 from typing import Any
 
 from rcl_interfaces.msg import (
-    FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult)
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 
 from hybrid_depth.config import FAR_POLICIES, PipelineConfig, RESOLUTIONS
 from hybrid_depth.errors import ConfigError, HybridDepthError

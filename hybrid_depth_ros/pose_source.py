@@ -69,14 +69,15 @@ class PoseSource:
         self._counts['received' if outcome == 'ok' else outcome] += 1
         if outcome in ('reset', 'jump'):
             self._warnings.warn(outcome, 'odometry went back in time' if outcome == 'reset' else
-                                'odometry jumped farther than a robot moves; its past is forgotten')
+                                'odometry jumped farther than a robot can move; its past is '
+                                'forgotten')
         with self._arrived:
             self._child_frame = message.child_frame_id
             self._newest_ns = stamp_ns
             self._arrived.notify_all()
 
     def image_arrived(self, stamp_ns: int) -> None:
-        """Watch image time; where it goes back (a looped recording), forget odometry ahead of it."""
+        """Watch image time; where it goes back (a looped recording), forget older odometry."""
         went_back = stamp_ns < self._last_image_ns
         self._last_image_ns = stamp_ns
         if not went_back:

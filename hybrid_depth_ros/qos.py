@@ -8,13 +8,15 @@ subscriber but one that wants old messages.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 import logging
 from typing import Any
 
-from rclpy.qos import (
-    DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy)
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
+
+from hybrid_depth.errors import ConfigError
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -39,33 +41,54 @@ def output_qos() -> QoSProfile:
                       durability=DurabilityPolicy.VOLATILE)
 
 
-def overrides() -> QoSOverridingOptions:
-    """Return the options that make history, depth and reliability parameters."""
-    return QoSOverridingOptions.with_default_policies()
+def listen(node: Any, message_type: Any, topic: str, callback: Callable[[Any], None],
+           qos: QoSProfile) -> Any:
+    """Create a subscription with overrides and help. Raises ConfigError on a bad override."""
+    name = node.resolve_topic_name(topic)
 
-
-def subscription_events(node: Any, topic: str) -> SubscriptionEventCallbacks:
-    """Return callbacks that explain a publisher whose QoS does not match."""
     def explain(event: Any) -> None:
-        _explain(event.last_policy_kind, node.resolve_topic_name(topic), 'subscription',
-                 node.get_publishers_info_by_topic(node.resolve_topic_name(topic)), node)
-    return SubscriptionEventCallbacks(incompatible_qos=explain)
+        _explain(node, event.last_policy_kind, name, 'subscription',
+                 node.get_publishers_info_by_topic(name))
+    with _clear_override_errors():
+        return node.create_subscription(
+            message_type, topic, callback, qos,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=explain),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
 
-def publisher_events(node: Any, topic: str,
-                     on_matched: Callable[[], None]) -> PublisherEventCallbacks:
-    """Return callbacks that explain a mismatch, and tell of each subscriber that comes or goes."""
+def advertise(create_publisher: Callable[..., Any], node: Any, message_type: Any, topic: str,
+              qos: QoSProfile, on_matched: Callable[[], None]) -> Any:
+    """
+    Create a publisher by ``create_publisher`` with overrides and help.
+
+    ``on_matched`` is called whenever a subscriber comes or goes, where the distribution can tell.
+    Raises ConfigError on a bad override.
+    """
+    name = node.resolve_topic_name(topic)
+
     def explain(event: Any) -> None:
-        _explain(event.last_policy_kind, node.resolve_topic_name(topic), 'publisher',
-                 node.get_subscriptions_info_by_topic(node.resolve_topic_name(topic)), node)
+        _explain(node, event.last_policy_kind, name, 'publisher',
+                 node.get_subscriptions_info_by_topic(name))
     try:
-        return PublisherEventCallbacks(incompatible_qos=explain,
-                                       matched=lambda _: on_matched())
+        events = PublisherEventCallbacks(incompatible_qos=explain, matched=lambda _: on_matched())
     except TypeError:  # Humble has no matched event: the node's slow timer notices instead
-        return PublisherEventCallbacks(incompatible_qos=explain)
+        events = PublisherEventCallbacks(incompatible_qos=explain)
+    with _clear_override_errors():
+        return create_publisher(
+            message_type, topic, qos, event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
 
-def _explain(kind: Any, topic: str, entity: str, others: list[Any], node: Any) -> None:
+@contextmanager
+def _clear_override_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, InvalidQosOverridesError) as error:  # what rclpy raises for a bad value
+        raise ConfigError(f'{error}; reliability is reliable or best_effort, history keep_last or '
+                          'keep_all') from error
+
+
+def _explain(node: Any, kind: Any, topic: str, entity: str, others: list[Any]) -> None:
     """Log both sides' policy and the line that makes them match."""
     policy = QoSPolicyKind(int(kind)).name.lower()
     own = node.get_parameter_or(f'qos_overrides.{topic}.{entity}.{policy}', None)

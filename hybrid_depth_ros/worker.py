@@ -31,7 +31,9 @@ class NewestWorker(Generic[T]):
         self._condition = threading.Condition()
         self._slot: list[T] = []  # empty or one item
         self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name='hybrid_depth_inference')
+        # daemon: a crash elsewhere must end the process, not leave it hanging here
+        self._thread = threading.Thread(target=self._loop, name='hybrid_depth_inference',
+                                        daemon=True)
         self._thread.start()
 
     def offer(self, item: T) -> None:
