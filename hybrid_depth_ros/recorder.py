@@ -58,6 +58,7 @@ class Record:
 
     messages: dict[str, Any] = field(default_factory=dict)  # topic -> message, until checked
     depth_arrival_ns: int = 0
+    is_checked: bool = False  # complete, compared, and its depth kept
 
 
 class Recorder(Node):
@@ -93,7 +94,9 @@ class Recorder(Node):
             self._wait.cancel()
 
     def _take_source(self, message: CameraInfo) -> None:
-        self.sources[stamp_to_ns(message.header.stamp)] = message
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        self.sources[stamp_ns] = message
+        self._check_if_complete(stamp_ns)  # a fast node may be here before it
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -112,22 +115,22 @@ class Recorder(Node):
             record.messages[topic] = message
             if topic == 'depth/image':
                 record.depth_arrival_ns = arrival_ns
-            if len(record.messages) == len(OUTPUTS):
-                self._complete(stamp_ns, record)
+            self._check_if_complete(stamp_ns)
         return take
 
-    def _complete(self, stamp_ns: int, record: Record) -> None:
-        """Check a frame, keep its depth on disk, and let go of the messages."""
-        source = self.sources.get(stamp_ns)
-        if source is None:
-            self.wrong.append('an output whose stamp no camera_info of the player has')
+    def _check_if_complete(self, stamp_ns: int) -> None:
+        """Check a frame that is all here, keep its depth on disk, let go of its messages."""
+        source, record = self.sources.get(stamp_ns), self.records.get(stamp_ns)
+        if source is None or record is None or len(record.messages) < len(OUTPUTS) \
+                or record.is_checked:
             return
         messages = dict(record.messages)
         record.messages = dict.fromkeys(messages)
+        record.is_checked = True
         self.wrong += check_frame(messages, source)
         depth_m = conventions.float_image(messages['depth/image'])
         np.save(self._scratch / f'{stamp_ns}.npy', depth_m)
-        done = len(self.records)
+        done = sum(1 for other in self.records.values() if other.is_checked)
         if (done - 1) % self._picture_every == 0:
             self.pictured[stamp_ns] = (conventions.float_image(messages['depth/sigma']),
                                        conventions.cloud_points(messages['points']))
@@ -181,8 +184,7 @@ def record_until_done(recorder: Recorder, report_path: Path, stop: threading.Eve
 def is_settled(recorder: Recorder, report: dict) -> bool:
     """Return whether the node's own count covers every published frame, and all of it is here."""
     processed = int(recorder.status.get('frames_processed', 0))
-    complete = sum(1 for record in recorder.records.values()
-                   if len(record.messages) == len(OUTPUTS))
+    complete = sum(1 for record in recorder.records.values() if record.is_checked)
     return (processed + sum(drops_of(recorder.status).values()) >= report['frames_published']
             and complete >= processed)
 
@@ -205,9 +207,9 @@ def summarise(recorder: Recorder, report: dict, accuracy: dict | None) -> dict[s
     problems = list(recorder.wrong)
     problems += [f'stamp {stamp} was never published' for stamp in recorder.records
                  if stamp not in published]
-    problems += ['incomplete: a frame without ' + ', '.join(sorted(set(OUTPUTS) - set(parts)))
-                 for parts in (recorder.records[stamp].messages for stamp in came)
-                 if len(parts) < len(OUTPUTS)]
+    problems += ['incomplete: a frame without ' + (', '.join(
+        sorted(set(OUTPUTS) - set(recorder.records[stamp].messages))) or 'its camera_info')
+        for stamp in came if not recorder.records[stamp].is_checked]
     problems = count_texts(problems) + accounting_problems(
         len(published), len(came), int(recorder.status.get('frames_received', 0)), drops)
     if not recorder.status:
@@ -244,8 +246,7 @@ def recorded_frames(recorder: Recorder, report: dict,
     for entry in report['frames']:
         stamp_ns = entry['stamp_ns']
         record = recorder.records.get(stamp_ns)
-        if record is None or len(record.messages) < len(OUTPUTS) or \
-                stamp_ns not in recorder.sources:
+        if record is None or not record.is_checked:
             continue
         sigma_m, points = recorder.pictured.get(stamp_ns, (None, None))
         yield Pictured(frame_at(entry['index']), recorder.depth_m(stamp_ns), sigma_m, points)

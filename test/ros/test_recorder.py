@@ -135,7 +135,7 @@ def test_accounting_of_frames():
 
 
 def fake_recorder(stamps: list[int], status: dict) -> SimpleNamespace:
-    records = {stamp: recorder.Record(dict.fromkeys(recorder.OUTPUTS), stamp + 20_000_000)
+    records = {stamp: recorder.Record(dict.fromkeys(recorder.OUTPUTS), stamp + 20_000_000, True)
                for stamp in stamps}
     return SimpleNamespace(records=records, status=status, wrong=[])
 
@@ -163,13 +163,16 @@ def test_summary_names_what_is_missing_and_what_nobody_published():
     stamps = [10**9 + i * 10**8 for i in range(4)]
     fake = fake_recorder([*stamps[:3], 5], STATUS)
     del fake.records[stamps[0]].messages['points']
+    fake.records[stamps[0]].is_checked = False
+    fake.records[stamps[1]].is_checked = False
     summary = recorder.summarise(fake, {'frames': [{'stamp_ns': s} for s in stamps]}, None)
     assert summary['frames_processed'] == 3
     problems = '; '.join(summary['problems'])
     assert 'stamp 5 was never published' in problems
     assert 'a frame without points' in problems
+    assert 'a frame without its camera_info' in problems
     assert 'lost: 1 of 4' in problems
-    assert accounting.table(summary).count('PROBLEM') == 3
+    assert accounting.table(summary).count('PROBLEM') == 4
 
 
 def test_nothing_came_out():
