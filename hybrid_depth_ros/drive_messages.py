@@ -42,7 +42,7 @@ def image_message(image_rgb: np.ndarray, stamp_ns: int) -> Image:
     message.header.stamp = time_message(stamp_ns)
     # an array.array is the only type that rclpy takes without touching every byte in Python
     data = array.array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(image_rgb)).cast('B'))
+    data.frombytes(np.ascontiguousarray(image_rgb).data.cast('B'))
     message.data = data
     return message
 

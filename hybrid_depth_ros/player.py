@@ -30,6 +30,7 @@ from lifecycle_msgs.srv import GetState
 from nav_msgs.msg import Odometry
 import numpy as np
 import rclpy
+from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
@@ -192,7 +193,7 @@ def wait_for_listeners(player: DrivePlayer, frame: PlannedFrame, arguments: argp
     a node can load its model for that size before the first image.
     """
     deadline = time.monotonic() + arguments.timeout
-    client = None
+    client: Client | None = None
     if arguments.wait_active:
         client = player.create_client(GetState, f'{arguments.wait_active}/get_state')
     missing = 'nothing was checked'
