@@ -68,6 +68,10 @@ class DepthNode(LifecycleNode):
 
     def __init__(self, make_pipeline: Callable[[PipelineConfig], Any] = DepthPipeline,
                  **kwargs: Any) -> None:
+        # before all that may raise: destroy_node looks at them
+        self._resources: Resources | None = None
+        self._session: Session | None = None
+        self._log_handler: RclpyLogHandler | None = None
         super().__init__('hybrid_depth', **kwargs)
         self._make_pipeline = make_pipeline
         self.failure = ''  # of the last transition, '' = none
@@ -79,8 +83,6 @@ class DepthNode(LifecycleNode):
             logger.setLevel(int(self.get_logger().get_effective_level()))
         self._table = NodeParameters(self)
         self._health = Health()
-        self._resources: Resources | None = None
-        self._session: Session | None = None
         self._diagnostics = advertise(self.create_publisher, self, DiagnosticArray, '/diagnostics',
                                       output_qos(), lambda: None)
         # steady: diagnostics must go on while simulated time stands still
@@ -106,8 +108,9 @@ class DepthNode(LifecycleNode):
         """Stop the thread, then destroy everything."""
         self._stop()
         self._release()
-        for name in _LOGGERS:
-            logging.getLogger(name).removeHandler(self._log_handler)
+        if self._log_handler is not None:
+            for name in _LOGGERS:
+                logging.getLogger(name).removeHandler(self._log_handler)
         super().destroy_node()
 
     # transitions
@@ -192,15 +195,42 @@ class DepthNode(LifecycleNode):
             self.resolve_topic_name('image'), level, text, snapshot, facts))
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT, SIGTERM or a shutdown of the context; return the exit code."""
-    # A Python handler cannot end the executor's wait in C, and a signal mask does not hold for the
-    # threads that libraries have started; the wake-up descriptor is written in either case.
+def _call_on_signal(callback: Callable[[], None]) -> socket.socket:
+    """
+    Call ``callback`` from a thread on SIGINT or SIGTERM; a second one ends the process at once.
+
+    A Python handler cannot end the executor's wait in C, and a signal mask does not hold for the
+    threads that libraries have started; the wake-up descriptor is written in either case. Keep the
+    returned socket open as long as signals shall count.
+    """
     told, teller = socket.socketpair()
     teller.setblocking(False)
     signal.set_wakeup_fd(teller.fileno())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+
+    def wait() -> None:
+        if told.recv(1):
+            callback()
+        again = told.recv(1)
+        if again:
+            os._exit(128 + again[0])
+
+    threading.Thread(target=wait, daemon=True).start()
+    return teller
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT, SIGTERM or a shutdown of the context; return the exit code."""
+    is_stopping = threading.Event()
+    wakers: list[Any] = []
+
+    def stop() -> None:
+        is_stopping.set()
+        for guard in wakers:
+            guard.trigger()
+
+    signals = _call_on_signal(stop)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = DepthNode()
@@ -208,15 +238,7 @@ def main(args: list[str] | None = None) -> int:
         rclpy.logging.get_logger('hybrid_depth').fatal(f'bad parameter: {error}')
         rclpy.shutdown()
         return 1
-    is_stopping = threading.Event()
-    wake = node.create_guard_condition(is_stopping.set)
-
-    def wait_for_signals() -> None:
-        told.recv(1)
-        wake.trigger()
-        os._exit(128 + told.recv(1)[0])  # asked twice: do not wait for anything
-
-    threading.Thread(target=wait_for_signals, daemon=True).start()
+    wakers.append(node.create_guard_condition(lambda: None))  # its callback ends one spin
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -229,9 +251,12 @@ def main(args: list[str] | None = None) -> int:
     except ExternalShutdownException:
         node.get_logger().info('the ROS context was shut down')
     finally:
+        wakers.clear()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+        signal.set_wakeup_fd(-1)
+        signals.close()
     return 0
 
 
