@@ -12,7 +12,6 @@ from __future__ import annotations
 import array
 
 from builtin_interfaces.msg import Time
-import cv2
 from geometry_msgs.msg import Quaternion, TransformStamped
 from nav_msgs.msg import Odometry
 import numpy as np
@@ -78,8 +77,8 @@ def body_twist(odom_T_previous: np.ndarray, odom_T_base: np.ndarray, dt_s: float
     (6,) float64: linear m/s, then angular rad/s, both in base_link, as Odometry.twist wants.
     """
     shift = odom_T_base[:3, :3].T @ (odom_T_base[:3, 3] - odom_T_previous[:3, 3])
-    turn, _ = cv2.Rodrigues(odom_T_previous[:3, :3].T @ odom_T_base[:3, :3])
-    return np.concatenate([shift, turn.reshape(3)]) / dt_s
+    turn = _rotation_vector(odom_T_previous[:3, :3].T @ odom_T_base[:3, :3])
+    return np.concatenate([shift, turn]) / dt_s
 
 
 def odometry_message(odom_T_base: np.ndarray, twist: np.ndarray, stamp_ns: int) -> Odometry:
@@ -117,9 +116,30 @@ def odometry_transform_message(odometry: Odometry) -> TransformStamped:
 
 def quaternion_message(R: np.ndarray) -> Quaternion:
     """Return a rotation matrix as a unit quaternion with w >= 0."""
-    rotvec, _ = cv2.Rodrigues(np.asarray(R, dtype=np.float64))
-    rotvec = rotvec.reshape(3)
-    angle = float(np.linalg.norm(rotvec))
-    axis = rotvec / angle if angle > 1e-12 else np.zeros(3)
-    x, y, z = (float(v) for v in np.sin(angle / 2) * axis)
-    return Quaternion(x=x, y=y, z=z, w=float(np.cos(angle / 2)))
+    x, y, z, w = (float(value) for value in _quaternion(R))
+    return Quaternion(x=x, y=y, z=z, w=w)
+
+
+def _quaternion(R: np.ndarray) -> np.ndarray:
+    """
+    Return x, y, z, w of the rotation nearest to ``R``.
+
+    The eigenvector of the largest eigenvalue (Bar-Itzhack, 2000): exact for the smallest turns and
+    for half turns alike, where formulas by cases, and cv2.Rodrigues, lose digits.
+    """
+    N = np.array([
+        [R[0, 0] - R[1, 1] - R[2, 2], R[0, 1] + R[1, 0], R[0, 2] + R[2, 0], R[2, 1] - R[1, 2]],
+        [R[0, 1] + R[1, 0], R[1, 1] - R[0, 0] - R[2, 2], R[1, 2] + R[2, 1], R[0, 2] - R[2, 0]],
+        [R[0, 2] + R[2, 0], R[1, 2] + R[2, 1], R[2, 2] - R[0, 0] - R[1, 1], R[1, 0] - R[0, 1]],
+        [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], np.trace(R)]])
+    quaternion = np.linalg.eigh(N)[1][:, -1]
+    return quaternion if quaternion[3] >= 0 else -quaternion
+
+
+def _rotation_vector(R: np.ndarray) -> np.ndarray:
+    """Return axis times angle in radians, (3,) float64."""
+    quaternion = _quaternion(R)
+    sine = np.linalg.norm(quaternion[:3])
+    if sine == 0:
+        return np.zeros(3)
+    return quaternion[:3] * (2 * np.arctan2(sine, quaternion[3]) / sine)

@@ -267,6 +267,8 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
     """Record, sum up, write. Returns the exit status."""
     drive = open_drive(arguments.drive)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    # the player waits for us, so a report that is there already is of another run
+    arguments.player_report.unlink(missing_ok=True)
     count = min(len(drive), arguments.limit or len(drive))
     frame_at = read_before(drive, count, stop)
     with tempfile.TemporaryDirectory(prefix='hybrid_depth_') as scratch:

@@ -84,11 +84,11 @@ def test_odometry_carries_the_pose(rotvec):
     message = drive_messages.odometry_message(expected, np.arange(6.0), 9)
     q = message.pose.pose.orientation
     assert q.w >= 0
-    # rotation vector of a quaternion: an independent way back
-    sine = np.linalg.norm([q.x, q.y, q.z])
-    angle = 2 * np.arctan2(sine, q.w)
-    axis = np.array([q.x, q.y, q.z]) / max(sine, 1e-300)
-    np.testing.assert_allclose(cv2.Rodrigues(angle * axis)[0], expected[:3, :3], atol=1e-7)
+    assert q.x**2 + q.y**2 + q.z**2 + q.w**2 == pytest.approx(1.0)
+    # what the quaternion does to the axes, by its definition q v q*
+    axis, w = np.array([q.x, q.y, q.z]), q.w
+    turned = [v + 2 * np.cross(axis, np.cross(axis, v) + w * v) for v in np.eye(3)]
+    np.testing.assert_allclose(np.transpose(turned), expected[:3, :3], atol=1e-9)
     p = message.pose.pose.position
     assert (p.x, p.y, p.z) == (1.0, -2.0, 3.0)
     assert (message.header.frame_id, message.child_frame_id) == ('odom', 'base_link')
