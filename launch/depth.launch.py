@@ -17,6 +17,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from hybrid_depth.runtime import BACKENDS
+
 PACKAGE = 'hybrid_depth_ros'
 BOOLEANS = ['true', 'false']
 
@@ -36,7 +38,7 @@ def declared_arguments(share):
                               description='Topic of the odometry (nav_msgs/Odometry)'),
         DeclareLaunchArgument('model', default_value='compact',
                               description='Name of a shipped model, or path of an .onnx file'),
-        DeclareLaunchArgument('backend', default_value='auto', choices=['auto', 'ort'],
+        DeclareLaunchArgument('backend', default_value='auto', choices=['auto', *BACKENDS],
                               description='Runtime for the model; auto is the first available'),
         DeclareLaunchArgument('use_sim_time', default_value='false', choices=BOOLEANS,
                               description='Take the time from /clock'),
