@@ -74,7 +74,7 @@ def commands(arguments: argparse.Namespace, report: Path) -> dict[str, list[str]
         'player': module(
             'player', '--drive', arguments.drive, '--rate', str(arguments.rate),
             '--limit', str(arguments.limit), '--wait-listeners', '2',
-            '--wait-active', 'hybrid_depth', '--report', str(report)),
+            '--wait-active', 'hybrid_depth', '--settle', '3', '--report', str(report)),
     }
 
 

@@ -201,9 +201,10 @@ def wait_for_listeners(player: DrivePlayer, frame: PlannedFrame, arguments: argp
     while not stop.wait(0.1) and time.monotonic() < deadline:
         frame.camera_info.header.stamp = player.get_clock().now().to_msg()
         player.camera_info.publish(frame.camera_info)
-        missing = player.missing_listeners(arguments.wait_listeners)
-        if not missing and client is not None and complete_s is None:
+        missing = ''
+        if client is not None and complete_s is None:
             missing = node_not_active(player, client)
+        missing = missing or player.missing_listeners(arguments.wait_listeners)
         if missing:
             complete_s = None
             continue
