@@ -1,0 +1,40 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Real rclpy for the tests of the node; without it none of them is collected, with the reason."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+import importlib.util
+import os
+from pathlib import Path
+import sys
+import zlib
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HAS_ROS = importlib.util.find_spec('rclpy') is not None
+
+os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
+os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(ROOT / 'config' / 'fastdds_shm.xml'))
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+if not HAS_ROS:
+    collect_ignore_glob = ['test_*.py']
+
+
+def pytest_report_header() -> str:
+    """Say at the top why test/ros is left out, where it is."""
+    return 'test/ros: real rclpy' if HAS_ROS else \
+        'test/ros: LEFT OUT, rclpy cannot be imported (make setup installs it)'
+
+
+@pytest.fixture(scope='module')
+def ros(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run rclpy on a domain of the test module's own."""
+    import rclpy
+    # 2..101 are the domains whose ports are free on every platform; two runs at once differ by pid
+    domain = 2 + (zlib.crc32(request.node.name.encode()) + os.getpid()) % 100
+    rclpy.init(domain_id=domain)
+    yield
+    rclpy.try_shutdown()

@@ -1,0 +1,176 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A depth node and a client that is camera, odometry and listener, in one process."""
+from __future__ import annotations
+
+from collections.abc import Callable
+import threading
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from ros_messages import camera_info, FRAME, grey_image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tiny_model import tiny_depth, tiny_spec
+
+from hybrid_depth.camera import CameraModel
+from hybrid_depth.types import DepthResult, Frame
+from hybrid_depth_ros.depth_node import DepthNode
+
+TYPES = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'depth/sigma': Image,
+         'points': PointCloud2}
+
+
+class FakePipeline:
+    """A pipeline that is as slow and as broken as a test needs."""
+
+    backend_description = 'fake'
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.spec = tiny_spec()
+        self.frames: list[Frame] = []
+        self.is_closed = False
+        self.delay_s = 0.0
+        self.error: Exception | None = None
+        self.gate: threading.Event | None = None
+
+    def configure(self, config: Any) -> None:
+        self.config = config
+
+    def warm_up(self, camera: CameraModel) -> None:
+        self.warmed_up_for = camera
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def run(self, frame: Frame) -> DepthResult:
+        self.frames.append(frame)
+        if self.gate is not None:
+            self.gate.wait(5)
+        time.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+        depth_m = tiny_depth(frame.image_rgb, frame.camera.fx)
+        depth_m[0, 0], depth_m[0, 1] = np.nan, np.inf
+        return DepthResult(depth_m, depth_m * 0.1, np.zeros(depth_m.shape, bool),
+                           frame.image_rgb, frame.camera, frame.stamp_ns, frame.frame_id,
+                           'single_frame', {'total': 1.0})
+
+
+class Bench:
+    """Everything a node test needs; ``close`` it."""
+
+    def __init__(self, make_pipeline: Any = None, **parameters: Any) -> None:
+        self.pipelines: list[Any] = []
+
+        def remember(config: Any) -> Any:
+            self.pipelines.append((make_pipeline or FakePipeline)(config))
+            return self.pipelines[-1]
+        overrides = [Parameter(name.replace('__', '.'), value=value)
+                     for name, value in parameters.items()]
+        self.node = DepthNode(remember, parameter_overrides=overrides)
+        self.client = rclpy.create_node('client')
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.executor.add_node(self.client)
+        qos = QoSProfile(depth=100)
+        self.images = self.client.create_publisher(Image, 'image', qos)
+        self.infos = self.client.create_publisher(CameraInfo, 'camera_info', qos)
+        self.odometry = self.client.create_publisher(Odometry, 'odom', qos)
+        self.received: dict[str, list[Any]] = {topic: [] for topic in TYPES}
+        self.diagnostics: list[Any] = []
+        self.client.create_subscription(
+            DiagnosticArray, '/diagnostics', lambda m: self.diagnostics.append(m.status[0]), qos)
+        self.listeners: dict[str, Any] = {}
+        self.stamp_ns = 10**9
+
+    @property
+    def pipeline(self) -> Any:
+        return self.pipelines[-1]
+
+    def listen(self, *topics: str) -> None:
+        """Subscribe to outputs of the node."""
+        for topic in topics:
+            self.listeners[topic] = self.client.create_subscription(
+                TYPES[topic], f'/hybrid_depth/{topic}', self.received[topic].append,
+                QoSProfile(depth=100))
+
+    def ignore(self, topic: str) -> None:
+        self.client.destroy_subscription(self.listeners.pop(topic))
+
+    def start(self, *topics: str) -> None:
+        """Activate the node and connect all; ends when an image would arrive."""
+        assert self.node.start()
+        self.listen(*topics)
+        self.until(lambda: self.images.get_subscription_count() > 0
+                   and self.infos.get_subscription_count() > 0
+                   and self.odometry.get_subscription_count() > 0)
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = 6.0) -> None:
+        """Spin until ``condition``; fail after ``timeout_s``."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, 'waited in vain'
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def calibrate(self, info: CameraInfo | None = None) -> None:
+        """Publish camera_info and wait until the node knows it."""
+        state = self.node._resources.camera.state
+        self.infos.publish(info or camera_info())
+        self.until(lambda: self.node._resources.camera.state is not state)
+
+    def send(self, image: Image | None = None, stamp_ns: int | None = None) -> Image:
+        """Publish an image, stamped 0.1 s after the one before unless it says otherwise."""
+        if image is None:
+            self.stamp_ns = stamp_ns or self.stamp_ns + 100_000_000
+            image = grey_image(stamp_ns=self.stamp_ns)
+        self.images.publish(image)
+        return image
+
+    def send_and_wait(self, image: Image | None = None, topic: str = 'depth/image') -> Any:
+        """Publish an image and return what comes out on ``topic``."""
+        count = len(self.received[topic])
+        self.send(image)
+        self.until(lambda: len(self.received[topic]) > count)
+        return self.received[topic][-1]
+
+    def drops(self) -> dict[str, int]:
+        return dict(self.node._resources.stats.snapshot().drops)
+
+    def send_bad(self, image: Image | None, reason: str) -> None:
+        """Publish an image that must be dropped for ``reason``, and nothing come out."""
+        before = self.drops().get(reason, 0)
+        count = len(self.received['depth/image'])
+        self.send(image)
+        self.until(lambda: self.drops().get(reason, 0) == before + 1)
+        assert len(self.received['depth/image']) == count
+
+    def diagnosed(self, condition: Callable[[Any, dict[str, str]], bool]) -> None:
+        """Wait for a diagnostic status, with its values as a dictionary, that fits."""
+        seen = len(self.diagnostics)
+        self.until(lambda: any(
+            condition(status, {entry.key: entry.value for entry in status.values})
+            for status in self.diagnostics[seen:]), 5.0)
+
+    def close(self) -> None:
+        for pipeline in self.pipelines:
+            if getattr(pipeline, 'gate', None) is not None:
+                pipeline.gate.set()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.client.destroy_node()
+
+
+__all__ = ['FRAME', 'Bench', 'FakePipeline', 'camera_info', 'grey_image']
