@@ -1,0 +1,84 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Checkpoints that survive being killed: written whole or not at all, and checked when read.
+
+A checkpoint is a folder ``step_000123`` with ``model.safetensors``, ``trainer.pt`` (optimizer and
+random state, loaded with weights_only) and ``complete``, which is written last.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+import shutil
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+import torch
+
+from hybrid_depth.errors import ContractError
+
+_log = logging.getLogger(__name__)
+_KEEP = 2
+_FILES = ('model.safetensors', 'trainer.pt')
+
+
+def save(run: Path, step: int, model: dict[str, torch.Tensor], trainer: dict[str, Any]) -> Path:
+    """Write the checkpoint of ``step`` into the folder ``run`` and prune all but the newest 2."""
+    final = run / f'step_{step:06d}'
+    part = run / f'.part_{step:06d}'
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({key: value.contiguous() for key, value in model.items()},
+              part / 'model.safetensors')
+    torch.save(trainer, part / 'trainer.pt')
+    sums = {name: _sha256(part / name) for name in _FILES}
+    (part / 'complete').write_text(json.dumps(sums))
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(part, final)
+    for old in _folders(run)[:-_KEEP]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(run: Path) -> Path | None:
+    """Return the newest sound checkpoint of ``run``, None where there is none."""
+    for folder in reversed(_folders(run)):
+        reason = damage(folder)
+        if not reason:
+            return folder
+        _log.warning('checkpoint %s is refused (%s); trying the one before', folder, reason)
+    return None
+
+
+def damage(folder: Path) -> str:
+    """Say what is wrong with a checkpoint folder; empty where it is sound."""
+    try:
+        sums = json.loads((folder / 'complete').read_text())
+    except (OSError, ValueError) as error:
+        return f'its list of checksums cannot be read: {error}'
+    for name in _FILES:
+        path = folder / name
+        if not path.is_file() or _sha256(path) != sums.get(name):
+            return f'{name} is missing or damaged'
+    return ''
+
+
+def load(folder: Path) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a checkpoint: step, model, trainer. Raises ContractError where it is damaged."""
+    reason = damage(folder)
+    if reason:
+        raise ContractError(f'checkpoint {folder}: {reason}; use the one before')
+    trainer = torch.load(folder / 'trainer.pt', weights_only=True)
+    return int(folder.name.removeprefix('step_')), load_file(folder / 'model.safetensors'), trainer
+
+
+def _folders(run: Path) -> list[Path]:
+    return sorted(run.glob('step_[0-9]*'))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,43 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Views of the project's own synthetic streets, rendered once and kept on disk."""
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from hybrid_depth.camera import CameraModel
+from hybrid_depth.drives.synthetic import render_random
+from hybrid_depth_training.data import DepthSample
+
+_log = logging.getLogger(__name__)
+
+
+def load(path: str, count: int, height: int = 192, width: int = 640,
+         first_seed: int = 1000) -> list[DepthSample]:
+    """
+    Return ``count`` views of ``height`` x ``width``, one street each, rendering what is missing.
+
+    ``path`` is the folder that keeps them; a render takes about a second.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for seed in range(first_seed, first_seed + count):
+        file = folder / f'{height}x{width}_{seed}.npz'
+        if not file.exists():
+            image_rgb, depth_m, K, _ = render_random(seed, (height, width))
+            part = file.with_suffix('.part')
+            with part.open('wb') as stream:  # savez would add a suffix to a path
+                np.savez(stream, image_rgb=image_rgb, depth_m=depth_m.astype(np.float32), K=K)
+            os.replace(part, file)
+            if (seed - first_seed) % 50 == 0:
+                _log.info('rendered synthetic view %d of %d', seed - first_seed, count)
+        with np.load(file) as arrays:
+            samples.append(DepthSample(file.stem, arrays['image_rgb'],
+                                       CameraModel.from_K(arrays['K'], width, height),
+                                       arrays['depth_m'], False))
+    return samples

@@ -1,0 +1,104 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The compact single-frame network: small enough for a CPU, metric through the intrinsics.
+
+Two things make its depth metric for a camera it never saw. Each decoder level is told the viewing
+ray of every pixel (as in CAM-Convs, Facil et al., CVPR 2019), from which the ground plane's depth
+follows; and what it predicts is depth divided by focal length (the canonical camera of Metric3D,
+Yin et al., ICCV 2023), because the size at which a thing appears fixes only that quotient.
+"""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 its usual name
+
+from hybrid_depth_training.models.encoders import ENCODERS
+
+REFERENCE_FOCAL_PX = 370.0
+# log depth, metres. The network may say "farther than any range a node is run at".
+LOG_MIN_DEPTH, LOG_MAX_DEPTH = math.log(0.1), math.log(200.0)
+LOG_SIGMA_RANGE = (math.log(0.01), math.log(1.0))
+_RAY_CHANNELS = 3
+
+
+class Level(nn.Module):
+    """One decoder step: upsample by 2, join the encoder's map and the rays, two convolutions."""
+
+    def __init__(self, coarse: int, skip: int, out: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(coarse, out, 1)
+        self.join = nn.Conv2d(out + skip + _RAY_CHANNELS, out, 3, padding=1)
+        self.refine = nn.Conv2d(out, out, 3, padding=1)
+
+    def forward(self, coarse: torch.Tensor, skip: torch.Tensor,
+                rays: torch.Tensor) -> torch.Tensor:
+        # reducing before upsampling is the same function at a quarter of the cost
+        up = F.interpolate(self.reduce(coarse), scale_factor=2.0, mode='bilinear',
+                           align_corners=False)
+        x = F.relu(self.join(torch.cat([up, skip, rays], dim=1)))
+        return F.relu(x + self.refine(x))
+
+
+class CompactDepth(nn.Module):
+    """
+    Encoder, ray-aware decoder, metric depth and its uncertainty.
+
+    forward(image, K):
+        image (B, H, W, 3) uint8 RGB; K (B, 3, 3) float32, pixels of that image
+    returns log_depth (B, 1, H, W), natural log of metres along +Z, and log_b, same shape, the log
+    of the Laplace scale of the error of log_depth.
+    """
+
+    def __init__(self, encoder: str = 'efficientnet_lite0', weights: str = 'imagenet',
+                 decoder_channels: tuple[int, ...] = (128, 80, 48, 32)) -> None:
+        super().__init__()
+        self.encoder = ENCODERS[encoder](weights)
+        self.register_buffer('mean', torch.tensor(self.encoder.mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer('std', torch.tensor(self.encoder.std).view(1, 3, 1, 1) * 255)
+        channels = self.encoder.channels
+        self.context = nn.Conv2d(channels[-1] + _RAY_CHANNELS, decoder_channels[0], 3, padding=1)
+        coarse = (decoder_channels[0], *decoder_channels[:-1])
+        skips = channels[-2::-1]
+        self.levels = nn.ModuleList(
+            Level(c, s, o) for c, s, o in zip(coarse, skips, decoder_channels, strict=True))
+        self.head = nn.Conv2d(decoder_channels[-1], 2, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        # start from 10 m at the reference focal length, within a factor of about 1.3
+        self.head.bias.data = torch.tensor([math.log(10.0), math.log(0.3)])
+
+    def forward(self, image: torch.Tensor, K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = image.shape[1], image.shape[2]
+        x = image.permute(0, 3, 1, 2).float()
+        features = self.encoder((x - self.mean) / self.std)
+        rays = ray_map(K, height, width)
+        strides = self.encoder.strides
+        x = torch.cat([features[-1], F.avg_pool2d(rays, strides[-1])], dim=1)
+        x = F.relu(self.context(x))
+        for level, skip, stride in zip(self.levels, features[-2::-1], strides[-2::-1],
+                                       strict=True):
+            x = level(x, skip, F.avg_pool2d(rays, stride))
+        x = F.interpolate(self.head(x), scale_factor=2.0, mode='bilinear', align_corners=False)
+        log_focal = torch.log(K[:, 0, 0] / REFERENCE_FOCAL_PX).view(-1, 1, 1, 1)
+        # the gradient of a hard clamp is zero outside, so it only bounds what is exported
+        log_depth = x[:, :1] + log_focal
+        log_b = x[:, 1:].clamp(*LOG_SIGMA_RANGE)
+        return log_depth, log_b
+
+
+def ray_map(K: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """
+    Return per pixel (x/z, y/z, log of relative focal length), (B, 3, height, width).
+
+    Pixel centres are at integers, as everywhere in this project.
+    """
+    fx, fy = K[:, 0, 0].view(-1, 1, 1, 1), K[:, 1, 1].view(-1, 1, 1, 1)
+    cx, cy = K[:, 0, 2].view(-1, 1, 1, 1), K[:, 1, 2].view(-1, 1, 1, 1)
+    u = torch.arange(width, device=K.device, dtype=K.dtype).view(1, 1, 1, -1)
+    v = torch.arange(height, device=K.device, dtype=K.dtype).view(1, 1, -1, 1)
+    ones = torch.ones(1, 1, height, width, device=K.device, dtype=K.dtype)
+    return torch.cat([(u - cx) / fx * ones, (v - cy) / fy * ones,
+                      torch.log(fx / REFERENCE_FOCAL_PX) * ones], dim=1)

@@ -1,0 +1,69 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What depth can be had without looking at the image: the bars that a model must clear."""
+from __future__ import annotations
+
+import numpy as np
+
+from hybrid_depth.camera import CameraModel
+from hybrid_depth_training.data import DepthSample
+
+_GRID = (24, 80)  # cells over the rays of a street camera, rows and columns
+_RAY_SPAN = (0.35, 0.9)  # largest |y/z| and |x/z| the grid covers
+
+
+def flat_ground(camera: CameraModel, camera_height_m: float, max_m: float = 80.0) -> np.ndarray:
+    """
+    Depth of an endless flat road under a level camera.
+
+    Returns (H, W) float32 metres along +Z: ``camera_height_m`` / ray_y below the horizon,
+    ``max_m`` above.
+    """
+    ray_y = camera.rays()[..., 1]
+    depth = np.full(ray_y.shape, max_m, np.float32)
+    below = ray_y > camera_height_m / max_m
+    depth[below] = camera_height_m / ray_y[below]
+    return depth
+
+
+class PositionPrior:
+    """Median depth of the training frames for each direction of view."""
+
+    def __init__(self, samples: list[DepthSample]) -> None:
+        cells: list[list[np.ndarray]] = [[] for _ in range(_GRID[0] * _GRID[1])]
+        for sample in samples:
+            has_truth = np.isfinite(sample.depth_m)
+            cell = _cells(sample.camera)[has_truth]
+            depth = sample.depth_m[has_truth]
+            order = np.argsort(cell, kind='stable')
+            starts = np.searchsorted(cell[order], np.arange(len(cells) + 1))
+            for index in np.flatnonzero(np.diff(starts)):
+                part = depth[order[starts[index]:starts[index + 1]]]
+                cells[index].append(part[:: max(1, len(part) // 50)])
+        medians = np.array([np.median(np.concatenate(parts)) if parts else np.nan
+                            for parts in cells])
+        self._depth_m = _fill(medians.reshape(_GRID))
+
+    def depth(self, camera: CameraModel) -> np.ndarray:
+        """Return (H, W) float32 metres for every pixel of ``camera``."""
+        return self._depth_m.reshape(-1)[_cells(camera)].astype(np.float32)
+
+
+def _cells(camera: CameraModel) -> np.ndarray:
+    """Return the grid cell of every pixel, (H, W) int."""
+    rays = camera.rays()
+    index = np.zeros(rays.shape[:2], int)
+    for axis, (count, span) in ((1, (_GRID[0], _RAY_SPAN[0])), (0, (_GRID[1], _RAY_SPAN[1]))):
+        cell = ((rays[..., axis] / span + 1) / 2 * count).astype(int)
+        index = index * count + np.clip(cell, 0, count - 1)
+    return index
+
+
+def _fill(grid: np.ndarray) -> np.ndarray:
+    """Give empty cells the value of the nearest row below that has one, else above."""
+    filled = grid.copy()
+    for row in range(len(grid) - 2, -1, -1):
+        filled[row] = np.where(np.isnan(filled[row]), filled[row + 1], filled[row])
+    for row in range(1, len(grid)):
+        filled[row] = np.where(np.isnan(filled[row]), filled[row - 1], filled[row])
+    return np.where(np.isnan(filled), np.nanmedian(grid), filled)
