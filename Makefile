@@ -18,12 +18,20 @@ DEMO_NEEDS := core cpu bag viz ros-wheels
 TEST_NEEDS := $(DEMO_NEEDS) train test
 files = $(1:%=requirements/%.txt)
 stamp = $(VENV)/.ready-$(shell cat constraints.txt $(call files,$(1)) | sha256sum | cut -c1-16)
-install = @echo "[setup] installing $(strip $(1)) into $(VENV) (first time: some minutes)" \
-	&& $(BIN)/pip install -qq --disable-pip-version-check --progress-bar off \
+define install
+	@echo "[setup] installing $(1) into $(VENV) (first time: some minutes)"
+	@$(BIN)/pip install -qq --disable-pip-version-check --progress-bar off \
 		-c constraints.txt $(patsubst %,-r %,$(call files,$(2))) \
-	&& touch $@ && echo "[setup] done"
-# the wheels keep their ROS packages where the virtual environment is
-ros_env = AMENT_PREFIX_PATH=$${AMENT_PREFIX_PATH:-$(abspath $(VENV))}
+		|| { echo "[setup] FAILED: see pip's message above. ROS wheels exist for Linux on x86_64;" \
+			"elsewhere install ROS 2 and use colcon build. Run the command again to retry."; exit 2; }
+	@touch $@ $(DEMO_STAMP)
+	@echo "[setup] done"
+endef
+# The wheels keep their ROS packages where the virtual environment is. A ROS installation that the
+# shell has sourced is left out: two of them in one process do not work.
+ros_env = $(if $(ROS_DISTRO),env -u PYTHONPATH -u LD_LIBRARY_PATH -u RMW_IMPLEMENTATION \
+	-u ROS_DISTRO AMENT_PREFIX_PATH=$(abspath $(VENV)),\
+	AMENT_PREFIX_PATH=$${AMENT_PREFIX_PATH:-$(abspath $(VENV))})
 
 DEMO_STAMP := $(call stamp,$(DEMO_NEEDS))
 TEST_STAMP := $(call stamp,$(TEST_NEEDS))
@@ -62,12 +70,11 @@ $(BIN)/pip:
 			"Run: sudo apt-get install python3-venv python3-pip"; exit 2; }
 
 $(DEMO_STAMP): | $(BIN)/pip
-	$(call install, the demo's packages,$(DEMO_NEEDS))
+	$(call install,the demo's packages,$(DEMO_NEEDS))
 
 # one pip command for everything, so that one resolution sees every constraint
 $(TEST_STAMP): | $(BIN)/pip
-	$(call install, the packages of the test-suite and of training,$(TEST_NEEDS))
-	@touch $(DEMO_STAMP)
+	$(call install,the packages of the test-suite and of training,$(TEST_NEEDS))
 
 clean:
 	rm -rf $(VENV) build install log out runs dist .pytest_cache .mypy_cache .ruff_cache
