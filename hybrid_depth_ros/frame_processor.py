@@ -100,8 +100,8 @@ class FrameProcessor:
             self.stats.dropped('no_subscriber')
             return
         header = self._header(image)
-        source, camera = self.camera.for_image(image)
         image_rgb = decode_image(image, self.fallback)
+        source, camera = self.camera.for_image(image)
         stamp_ns = stamp_to_ns(header.stamp)
         frame = Frame(image_rgb, stamp_ns, header.frame_id, camera,
                       self.poses.pose_at(stamp_ns, header.frame_id,

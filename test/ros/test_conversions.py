@@ -14,8 +14,13 @@ from hybrid_depth.camera import CameraModel
 from hybrid_depth.errors import BadFrame
 from hybrid_depth_ros.camera_source import CameraSource
 from hybrid_depth_ros.conversions import (
-    camera_from_info, fill_camera_info, fill_float_image, is_rectified, odometry_sample,
-    stamp_to_ns)
+    camera_from_info,
+    fill_camera_info,
+    fill_float_image,
+    is_rectified,
+    odometry_sample,
+    stamp_to_ns,
+)
 
 DISTORTION = [-0.3, 0.1, 0.001, -0.002, 0.0]
 POINTS = np.array([[0.2, -0.1, 2.0], [-1.0, 0.5, 5.0], [3.0, 1.0, 20.0]])
