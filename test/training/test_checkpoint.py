@@ -1,0 +1,39 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint is whole or refused, and the one before is used."""
+import pytest
+
+torch = pytest.importorskip('torch', reason='the training extra is not installed')
+from hybrid_depth.errors import ContractError  # noqa: E402
+from hybrid_depth_training import checkpoint  # noqa: E402
+
+
+def save(run, step):
+    return checkpoint.save(run, step, {'w': torch.full((3,), float(step))}, {'optimizer': {}})
+
+
+def test_round_trip_and_pruning(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    assert [f.name for f in sorted(tmp_path.iterdir())] == ['step_000002', 'step_000003']
+    step, model, trainer = checkpoint.load(checkpoint.newest(tmp_path))
+    assert (step, trainer) == (3, {'optimizer': {}})
+    assert torch.equal(model['w'], torch.full((3,), 3.0))
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'trainer.pt', 'complete'])
+def test_truncated_is_refused_and_the_one_before_used(tmp_path, name):
+    save(tmp_path, 1)
+    last = save(tmp_path, 2)
+    data = (last / name).read_bytes()
+    (last / name).write_bytes(data[:len(data) // 2])
+    assert checkpoint.newest(tmp_path).name == 'step_000001'
+    with pytest.raises(ContractError, match='use the one before'):
+        checkpoint.load(last)
+
+
+def test_a_killed_write_is_not_a_checkpoint(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / '.part_000002').mkdir()
+    assert checkpoint.newest(tmp_path).name == 'step_000001'
+    assert checkpoint.newest(tmp_path / 'absent') is None
