@@ -16,6 +16,7 @@ import pytest
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -117,7 +118,7 @@ def domain(monkeypatch):
 class Listener:
     """A subscriber to all that the player publishes, in a context and a thread of its own."""
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, more=()) -> None:
         self.messages = {'image': [], 'camera_info': [], 'odom': []}
         self.arrivals = []
         self._context = Context()
@@ -126,6 +127,8 @@ class Listener:
         self._node = rclpy.create_node('listener', context=self._context)
         for topic, kind in (('image', Image), ('camera_info', CameraInfo), ('odom', Odometry)):
             self._node.create_subscription(kind, topic, self._taker(topic), 50)
+        for kind, topic, take, qos in more:
+            self._node.create_subscription(kind, topic, take, qos)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._is_done = threading.Event()
@@ -218,3 +221,25 @@ def test_unreadable_drive_is_one_line_and_status_2(capfd, monkeypatch, domain):
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith('player:')]
     assert len(errors) == 1
     assert '/no/such/drive' in errors[0]
+
+
+def test_tf_says_what_odometry_says(domain, made_player):
+    messages = pytest.importorskip('tf2_msgs.msg', reason='tf2_msgs is not installed')
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    moving, static = [], []
+    listener = Listener(domain, [(messages.TFMessage, '/tf', moving.append, 50),
+                                 (messages.TFMessage, '/tf_static', static.append, latched)])
+    try:
+        assert player.run(made_player, options(), threading.Event()) == 0
+    finally:
+        listener.close()
+    transforms = [message.transforms[0] for message in moving]
+    assert [stamp_to_ns(transform.header.stamp) for transform in transforms] == [
+        stamp_to_ns(message.header.stamp) for message in listener.messages['odom']]
+    assert [transform.transform.translation.x for transform in transforms] == [
+        message.pose.pose.position.x for message in listener.messages['odom']]
+    assert {(t.header.frame_id, t.child_frame_id) for t in transforms} == {('odom', 'base_link')}
+    # published before we listened: latched
+    camera = static[0].transforms[0]
+    assert (camera.header.frame_id, camera.child_frame_id) == (
+        'base_link', 'camera_optical_frame')
