@@ -41,6 +41,11 @@ class CameraSource:
         """The latest calibration, None before the first."""
         return self._state
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the latest calibration makes a camera."""
+        return self._state is not None and isinstance(self._state.camera, CameraModel)
+
     def update(self, info: Any, image_topic: str) -> bool:
         """Take a camera_info; return whether it says something new."""
         key = calibration_key(info)

@@ -66,9 +66,9 @@ class Session:
     """
     Subscriptions and the inference thread of an active node.
 
-    camera_info is always listened to, so that the model gets ready for the camera; images and
-    odometry only while somebody wants an output, so that nothing is received in vain. All methods
-    belong to the executor's thread.
+    Inputs are listened to only while somebody wants an output, so that an idle node costs nothing;
+    camera_info also until the first good one, so that the model is ready for the camera before it
+    is wanted. All methods belong to the executor's thread.
     """
 
     def __init__(self, node: Any, resources: Resources, settings: Callable[[], Settings]) -> None:
@@ -85,7 +85,6 @@ class Session:
         self._listening: dict[str, Any] = {}  # topic -> subscription
         self._image_topic = node.resolve_topic_name('image')
         try:
-            self._listen('camera_info', CameraInfo, self._on_camera_info, 1)
             self.listen_if_wanted()
         except Exception:
             self.close()  # or the thread would go on
@@ -94,6 +93,9 @@ class Session:
     def listen_if_wanted(self) -> bool:
         """Start to listen where an output has a subscriber; return whether one has."""
         is_wanted = bool(self._resources.outputs.wanted())
+        # in this order the executor calls them: what an image needs comes before it
+        if is_wanted or not self._resources.camera.is_known:
+            self._listen('camera_info', CameraInfo, self._on_camera_info, 1)
         if is_wanted:
             self._listen('odom', Odometry, self._on_odometry, 50)
             self._listen('image', Image, self._on_image, 1)
@@ -105,6 +107,8 @@ class Session:
         if not is_wanted:
             self._ignore('image')
             self._ignore('odom')
+            if self._resources.camera.is_known:
+                self._ignore('camera_info')
         return is_wanted
 
     def facts(self) -> dict[str, str]:
