@@ -34,6 +34,11 @@ def demo_command(*arguments: object) -> list[str]:
     return [sys.executable, '-m', 'hybrid_depth_ros.demo', *(str(item) for item in arguments)]
 
 
+def run_demo(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(demo_command(*arguments), cwd=ROOT, capture_output=True, text=True,
+                          timeout=120, check=False)
+
+
 def processes_with(text: str) -> list[int]:
     """Return the processes whose command line holds ``text``."""
     found = []
@@ -65,9 +70,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
     """Status, output and folder of a demo on a few synthetic frames."""
     out = tmp_path_factory.mktemp('demo')
-    result = subprocess.run(
-        demo_command('--drive', 'synthetic', '--limit', FRAMES, '--model', model, '--out', out),
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    result = run_demo('--drive', 'synthetic', '--limit', FRAMES, '--model', model, '--out', out)
     return result.returncode, result.stdout + result.stderr, out
 
 
@@ -116,6 +119,43 @@ def test_pictures_and_table(finished):
     assert (out / 'demo.rrd').stat().st_size > 10_000
     assert 'latency p50 / p95 / p99' in output
     assert 'frames published' in output
+
+
+@pytest.fixture(scope='module')
+def bare_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder of ten images and K: no poses, no truth."""
+    folder = tmp_path_factory.mktemp('bare')
+    (folder / 'images').mkdir()
+    noise = np.random.default_rng(0)
+    for index in range(10):
+        image = cv2.resize(noise.integers(0, 255, (12, 40, 3), np.uint8), (320, 96))
+        cv2.imwrite(str(folder / 'images' / f'{index:04d}.png'), image)
+    np.savetxt(folder / 'K.txt', [[200, 0, 160], [0, 200, 48], [0, 0, 1]])
+    return folder
+
+
+def test_a_drive_without_truth_and_poses(bare_drive, model, tmp_path):
+    result = run_demo('--drive', bare_drive, '--model', model, '--out', tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert summary['accuracy'] is None
+    assert summary['frames_processed'] == 10
+    assert 'no ground truth' in result.stdout
+
+
+def test_dropped_frames_fail_the_demo_and_are_accounted_for(bare_drive, model, tmp_path):
+    """At 1000 frames/s the newest wins: what did not come out is named, the status says so."""
+    result = run_demo('--drive', bare_drive, '--rate', 100, '--model', model, '--out', tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert 'PROBLEM: ' in result.stdout
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    missing = summary['frames_published'] - summary['frames_processed']
+    assert summary['frames_published'] == 10
+    assert missing > 0
+    lost = missing - sum(summary['drops'].values())
+    assert any(problem.startswith('dropped by the node') for problem in summary['problems']) == (
+        sum(summary['drops'].values()) > 0)
+    assert any(problem.startswith('lost') for problem in summary['problems']) == (lost > 0)
 
 
 @pytest.fixture
