@@ -3,6 +3,7 @@
 """A trained run becomes a model folder that the robot's code accepts at any size."""
 import json
 from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
@@ -69,10 +70,12 @@ def test_file_holds_no_path_of_the_machine_that_made_it(exported):
         assert word not in data
 
 
-def test_export_that_disagrees_is_not_written(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, 'PARITY', -1.0)
+def test_export_that_disagrees_is_not_written(run, exported, tmp_path, monkeypatch):
+    # the file of another export, whose sigma is half as large
+    monkeypatch.setattr(export_module, '_write_onnx',
+                        lambda graph, spec, path: shutil.copy(exported, path))
     with pytest.raises(ContractError, match='differ'):
-        export_module.export(run, tmp_path / 'out')
+        export_module.export(run, tmp_path / 'out', sigma_scale=1.0)
     assert list((tmp_path / 'out').iterdir()) == []
 
 

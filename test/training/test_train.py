@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_thirty_steps_on_one_batch_lower_the_loss(tiny_config):
     from hybrid_depth_training.models.compact import CompactDepth
     torch.manual_seed(0)
-    config = tiny_config(weights='imagenet', steps=30, lr=1e-3, encoder_lr=1e-3)
+    config = tiny_config(weights='imagenet', steps=30)
     model = CompactDepth(config.encoder, config.weights)
     optimizer = make_optimizer(model, config)
     batch = DataMix(config, overfit=True).batch(0)
@@ -60,7 +60,7 @@ def test_run_leaves_metrics_config_and_checkpoint_and_goes_on(tiny_config, tmp_p
 def test_batches_depend_on_seed_and_step_only(tiny_config):
     first, second = DataMix(tiny_config()), DataMix(tiny_config())
     second.batch(0)
-    torch.testing.assert_close(first.batch(5), second.batch(5))
+    torch.testing.assert_close(first.batch(5), second.batch(5), equal_nan=True)
     assert not torch.equal(first.batch(5)['image'], first.batch(6)['image'])
 
 
