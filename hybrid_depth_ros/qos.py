@@ -91,8 +91,8 @@ def _clear_override_errors() -> Iterator[None]:
 def _explain(node: Any, kind: Any, topic: str, entity: str, others: list[Any]) -> None:
     """Log both sides' policy and the line that makes them match."""
     policy = QoSPolicyKind(int(kind)).name.lower()
-    own = node.get_parameter_or(f'qos_overrides.{topic}.{entity}.{policy}', None)
-    ours = own.value if own is not None else 'volatile'
+    # no parameter: the policy cannot be overridden, and of those only durability is ever at odds
+    ours = node.get_parameter_or(f'qos_overrides.{topic}.{entity}.{policy}').value or 'volatile'
     theirs = {f'{info.node_namespace.rstrip("/")}/{info.node_name}':
               getattr(getattr(info.qos_profile, policy, None), 'name', 'unknown').lower()
               for info in others}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 import threading
 
-from node_bench import Bench
+from node_bench import Bench, FakePipeline
 import numpy as np
 import pytest
 from rclpy.parameter import Parameter
@@ -16,6 +16,7 @@ from ros_messages import camera_info, FRAME, grey_image, HEIGHT, image_message, 
 from tiny_model import tiny_depth
 
 from hybrid_depth.pipeline import DepthPipeline
+from hybrid_depth_ros.depth_node import DepthNode
 from hybrid_depth_ros.outputs import OUTPUTS
 
 ALL = ('depth/image', 'depth/camera_info', 'depth/sigma', 'points')
@@ -230,3 +231,33 @@ def test_frame_of_the_camera_may_be_given() -> None:
         assert depth.header.stamp.nanosec == 77
     finally:
         bench.close()
+
+
+def test_names_follow_the_namespace() -> None:
+    node = DepthNode(FakePipeline, namespace='front')
+    try:
+        assert node.start()
+        assert node.resolve_topic_name('image') == '/front/image'
+        published = {name for name, _ in node.get_publisher_names_and_types_by_node(
+            'hybrid_depth', '/front')}
+        assert {'/diagnostics', *(f'/front/hybrid_depth/{topic}' for topic in ALL)} <= published
+    finally:
+        node.destroy_node()
+
+
+def test_binned_window_of_a_distorted_camera(real: Bench) -> None:
+    info = camera_info(4 * WIDTH, 4 * HEIGHT, 400.0, D=[-0.1, 0.01, 0.0, 0.0, 0.0])
+    info.roi.x_offset, info.roi.y_offset = 2 * WIDTH, HEIGHT
+    info.roi.width, info.roi.height = 2 * WIDTH, 2 * HEIGHT
+    info.binning_x = info.binning_y = 2
+    real.start('depth/image', 'depth/camera_info')
+    real.calibrate(info)
+    depth = real.send_and_wait()
+    real.until(lambda: bool(real.received['depth/camera_info']))
+    out = real.received['depth/camera_info'][0]
+    assert (out.width, out.height) == (depth.width, depth.height) == (WIDTH, HEIGHT)
+    assert (out.binning_x, out.roi.width) == (0, 0)
+    assert list(out.d) == list(info.d)
+    assert out.k[0] == out.p[0] == 200.0
+    assert out.k[2] == (info.k[2] - 2 * WIDTH + 0.5) / 2 - 0.5
+    assert out.k[5] == (info.k[5] - HEIGHT + 0.5) / 2 - 0.5

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 import weakref
 
 from lifecycle_msgs.msg import Transition
@@ -19,7 +20,7 @@ from node_bench import Bench, FakePipeline
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_messages import camera_info
 from sensor_msgs.msg import Image
 
@@ -155,6 +156,36 @@ def test_qos_override_acts_and_a_mismatch_is_explained(capfd: pytest.CaptureFixt
         assert 'reliability of this subscription is reliable' in log
         assert '/client: best_effort' in log
         assert best_effort.get_subscription_count() == 0
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize(('override', 'asked', 'words'), [
+    ({'qos_overrides./hybrid_depth/depth/image.publisher.reliability': 'best_effort'},
+     {'reliability': ReliabilityPolicy.RELIABLE},
+     ['reliability of this publisher is best_effort', '/client: reliable',
+      'qos_overrides./hybrid_depth/depth/image.publisher.reliability:=reliable']),
+    ({}, {'durability': DurabilityPolicy.TRANSIENT_LOCAL},
+     ['durability of this publisher is volatile', '/client: transient_local',
+      'use durability volatile on the other side']),
+])
+def test_mismatch_of_an_output_is_explained(
+        capfd: pytest.CaptureFixture[str], override: dict[str, str], asked: dict[str, Any],
+        words: list[str]) -> None:
+    bench = Bench(**override)
+    try:
+        assert bench.node.start()
+        bench.client.create_subscription(Image, '/hybrid_depth/depth/image', lambda _: None,
+                                         QoSProfile(depth=1, **asked))
+        log = ''
+
+        def explained() -> bool:
+            nonlocal log
+            log += capfd.readouterr().err
+            return all(word in log for word in words)
+        bench.until(explained)
+        # such a subscriber counts for nothing
+        assert bench.images.get_subscription_count() == 0
     finally:
         bench.close()
 
