@@ -63,7 +63,11 @@ class FrameProcessor:
         """Do ``job``. Raises whatever goes wrong; ``failed`` deals with it."""
         self._apply(self.settings())
         if isinstance(job, CameraModel):
+            start = time.monotonic()
             self.pipeline.warm_up(job)
+            job.rays()  # of a distorted camera they take a second; kept from here on
+            _LOG.info('ready for %dx%d after %.2f s', job.width, job.height,
+                      time.monotonic() - start)
         else:
             self._process_image(job)
 
