@@ -47,6 +47,7 @@ from hybrid_depth_ros.demo_report import Pictured, write_pictures
 
 OUTPUTS = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'depth/sigma': Image,
            'points': PointCloud2}
+WRITTEN = ('montage.png', 'summary.json', 'demo.rrd')
 PICTURED_FRAMES = 24  # at most so many clouds and sigmas are kept in memory
 SILENCE_S = 3.0  # nothing more is coming when nothing came for so long
 PROGRESS_EVERY = 25  # frames
@@ -285,8 +286,9 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
         summary = summarise(recorder, report, accuracy)
     path = arguments.out / 'summary.json'
     path.write_text(json.dumps(summary, indent=2) + '\n')
-    print(table(summary), f'  written to {arguments.out}/: montage.png, demo.rrd, summary.json',
-          sep='\n', flush=True)
+    written = [name for name in WRITTEN if (arguments.out / name).is_file()]
+    print(table(summary), f'  written to {arguments.out}/: {", ".join(written)}', sep='\n',
+          flush=True)
     return 1 if summary['problems'] else 0
 
 
