@@ -108,8 +108,11 @@ def run(arguments: argparse.Namespace) -> int:
     environment = isolated_environment(dict(os.environ))
     with Children(environment, arguments.out / 'log') as children:
         for name, command in commands(arguments, report).items():
-            children.start(name, command, is_logged=name != 'recorder')
+            children.start(name, command, is_shown=name == 'recorder')
+        summary = arguments.out / 'summary.json'
         wrong = supervise(children, START_S + FRAME_TOLERANCE * span_s + 2.0 * count)
+        if not wrong and not summary.is_file():
+            wrong = f'the recorder ended with status {children.status("recorder")}'
         if wrong:
             return failed(children, wrong)
         children.stop('node')
@@ -122,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
 def failed(children: Children, what: str) -> int:
     """Print what went wrong and the last lines of the logs."""
     print(f'[demo] FAILED: {what}', file=sys.stderr)
-    for name in ('node', 'player'):
+    for name in ('node', 'player', 'recorder'):
         lines = children.log(name).read_text(errors='replace').splitlines()[-15:]
         print(f'--- {children.log(name)}', *lines, sep='\n', file=sys.stderr)
     return 1

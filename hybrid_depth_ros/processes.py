@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, ExitStack
-import ctypes
 import os
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import time
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -61,15 +60,12 @@ class Children:
         self.stop(*self._processes)
         self._logs.close()
 
-    def start(self, name: str, command: Sequence[str], *, is_logged: bool = True) -> None:
-        """Start a command; what it prints goes to LOG_FOLDER/NAME.log, else to our terminal."""
-        output = None
-        if is_logged:
-            output = self._logs.enter_context(self.log(name).open('w'))
+    def start(self, name: str, command: Sequence[str], *, is_shown: bool = False) -> None:
+        """Start a command; LOG_FOLDER/NAME.log takes its output, or its errors alone if shown."""
+        log = self._logs.enter_context(self.log(name).open('w'))
         self._processes[name] = subprocess.Popen(
-            list(command), env=self._environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT if is_logged else None, start_new_session=True,
-            preexec_fn=_die_with_parent)
+            _dying_with_parent(command), env=self._environment, stdin=subprocess.DEVNULL,
+            stdout=None if is_shown else log, stderr=log, start_new_session=True)
 
     def log(self, name: str) -> Path:
         """Return the file that holds what a child printed."""
@@ -108,6 +104,12 @@ def _signal_group(group: int, number: int) -> None:
         return  # it and all its children have ended
 
 
-def _die_with_parent() -> None:
-    # the one case that no handler sees: the parent was killed outright
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _dying_with_parent(command: Sequence[str]) -> list[str]:
+    """
+    Return ``command`` so that the kernel kills it when its parent is killed outright.
+
+    No handler sees that case. ``setpriv`` is on every Debian and Ubuntu; a function that runs
+    between fork and exec would do without it, and can deadlock beside other threads.
+    """
+    setpriv = shutil.which('setpriv')
+    return [setpriv, '--pdeathsig', 'KILL', *command] if setpriv else list(command)

@@ -165,12 +165,17 @@ def running(model: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
         demo_command('--drive', 'synthetic', '--model', model, '--out', tmp_path / 'out'),
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True)
-    started = wait_until(lambda: len(processes_with(str(tmp_path / 'out'))) >= 3
-                         and processes_with('depth_node'), 20)
-    assert started
-    yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+    def has_started() -> bool:
+        children = processes_with(str(tmp_path / 'out'))  # and the demo itself
+        return process.poll() is not None or (
+            len(children) >= 3 and bool(processes_with(f'model:={model}')))
+    try:
+        assert wait_until(has_started, 60)
+        assert process.poll() is None, process.stderr.read()
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
         process.wait()
 
 
