@@ -5,23 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
-import os
-import platform
 from typing import Any
-
-import numpy as np
-
-VERSIONED = ('numpy', 'opencv-python-headless', 'onnxruntime', 'rclpy')
-
-
-def latency_percentiles(latencies_ms: Sequence[float]) -> dict[str, float | None]:
-    """Return p50, p95 and p99; None where nothing arrived."""
-    if not latencies_ms:
-        return {'p50': None, 'p95': None, 'p99': None}
-    values = np.percentile(np.asarray(latencies_ms), [50, 95, 99])
-    return {f'p{percent}': round(float(value), 2)
-            for percent, value in zip((50, 95, 99), values, strict=True)}
 
 
 def rate_hz(arrivals_ns: Sequence[int]) -> float | None:
@@ -53,18 +37,6 @@ def count_texts(texts: Iterable[str]) -> list[str]:
     """Return each text once, with how often it was said."""
     return [f'{text} ({count} x)' if count > 1 else text
             for text, count in Counter(texts).items()]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that the numbers depend on."""
-    result = {'python': platform.python_version(), 'platform': platform.platform(),
-              'ros_distro': os.environ.get('ROS_DISTRO', '')}
-    for name in VERSIONED:
-        try:
-            result[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            result[name] = 'not installed as a Python package'
-    return result
 
 
 def table(summary: Mapping[str, Any]) -> str:

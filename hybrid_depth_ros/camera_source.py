@@ -9,7 +9,7 @@ from typing import Any
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.errors import BadFrame
-from hybrid_depth_ros.conversions import calibration_key, camera_from_info, is_rectified
+from hybrid_depth_ros.conversions import calibration_key
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_depth.drives import DriveFrame
-from hybrid_depth.metrics import depth_metrics, median_scale
-
-KEYS = ('abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'd1', 'd2', 'd3')
+from hybrid_depth.summary import AccuracyTable
 
 
 @dataclass(frozen=True)
@@ -27,14 +25,8 @@ class Pictured:
 
 def write_pictures(recorded: Iterable[Pictured], out: Path, title: str) -> dict | None:
     """Write montage.png and demo.rrd into ``out``; return the accuracy, None without truth."""
-    metric, scaled = [], []
+    accuracy = AccuracyTable()
     for item in recorded:
-        truth = item.frame.depth_m
-        if truth is None:
-            continue
-        metric.append(depth_metrics(item.depth_m, truth))
-        scaled.append(depth_metrics(item.depth_m * median_scale(item.depth_m, truth), truth))
-    if not metric:
-        return None
-    return {name: {key: float(np.nanmean([row[key] for row in rows])) for key in KEYS}
-            for name, rows in (('metric', metric), ('median_scaled', scaled))}
+        if item.frame.depth_m is not None:
+            accuracy.add(item.depth_m, item.frame.depth_m)
+    return accuracy.result()

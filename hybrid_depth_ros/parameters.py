@@ -23,7 +23,6 @@ from rcl_interfaces.msg import (
 from hybrid_depth.config import FAR_POLICIES, PipelineConfig, RESOLUTIONS
 from hybrid_depth.errors import ConfigError, HybridDepthError
 from hybrid_depth.poses import make_pose
-from hybrid_depth_ros.conversions import RECTIFIED_MODES
 
 _PIPELINE = PipelineConfig()
 

@@ -33,14 +33,13 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from hybrid_depth.drives import Drive, DriveFrame, open_drive
 from hybrid_depth.errors import HybridDepthError
+from hybrid_depth.summary import latency_percentiles, versions
 from hybrid_depth_ros import conventions
 from hybrid_depth_ros.accounting import (
     accounting_problems,
     count_texts,
-    latency_percentiles,
     rate_hz,
     table,
-    versions,
 )
 from hybrid_depth_ros.conversions import stamp_to_ns
 from hybrid_depth_ros.demo_report import Pictured, write_pictures

@@ -17,9 +17,9 @@ import yaml
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.drives import Drive, DriveFrame, open_drive
 from hybrid_depth.errors import DriveError
-from hybrid_depth.metrics import depth_metrics, median_scale
 from hybrid_depth.models import find_model
 from hybrid_depth.pipeline import DepthPipeline
+from hybrid_depth.summary import AccuracyTable
 from hybrid_depth.types import Frame
 from hybrid_depth_training.card import add_evaluation
 from hybrid_depth_training.data import DATASETS
@@ -73,26 +73,23 @@ def evaluate(drive: str, models: list[str], prior_from: Path | None = None,
 
 def measure(name: str, predict: Predict, drive: Drive, frames: list[int]) -> dict[str, Any]:
     """Average the per-image figures of ``predict`` over ``frames``; metric, and median-scaled."""
-    metric, scaled, scales, within, seconds = [], [], [], [], []
+    table = AccuracyTable(MAX_M)
+    within, seconds = [], []
     for index in frames:
         frame = drive.frame(index)
         start = time.perf_counter()
         depth_m, sigma_m = predict(frame)
         seconds.append(time.perf_counter() - start)
-        metric.append(depth_metrics(depth_m, frame.depth_m, max_m=MAX_M))
-        scales.append(median_scale(depth_m, frame.depth_m, max_m=MAX_M))
-        scaled.append(depth_metrics(depth_m * scales[-1], frame.depth_m, max_m=MAX_M))
+        table.add(depth_m, frame.depth_m)
         if sigma_m is not None:
             both = np.isfinite(sigma_m) & np.isfinite(frame.depth_m) & (frame.depth_m <= MAX_M)
             error = np.abs(depth_m[both] - frame.depth_m[both])
             within.append(float(np.mean(error <= sigma_m[both])))
-
-    def average(rows: list[dict[str, float]]) -> dict[str, float]:
-        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    return {'name': name, 'frames': len(frames), **average(metric),
-            'median_scaled': average(scaled),
-            'scale_std': float(np.std(np.array(scales) / np.median(scales))),
-            'scale_median': float(np.median(scales)),
+    accuracy = table.result()
+    scale = float(np.median(table.scales))
+    return {'name': name, 'frames': len(frames), **accuracy['metric'],
+            'median_scaled': accuracy['median_scaled'],
+            'scale_std': float(np.std(table.scales) / scale), 'scale_median': scale,
             'within_1_sigma': float(np.mean(within)) if within else None,
             'seconds_per_frame': float(np.median(seconds))}
 

@@ -25,7 +25,7 @@ from hybrid_depth.runtime.ort import open_backend
 from hybrid_depth_training import checkpoint, losses
 from hybrid_depth_training.card import validation_rows, write_card
 from hybrid_depth_training.config import TrainConfig
-from hybrid_depth_training.models.compact import CompactDepth, LOG_MAX_DEPTH, LOG_MIN_DEPTH
+from hybrid_depth_training.models.compact import CompactDepth, MAX_DEPTH_M, MIN_DEPTH_M
 
 _log = logging.getLogger(__name__)
 OPSET = 17  # the highest that TensorRT 10.3 and the runtimes before it read without loss
@@ -43,7 +43,7 @@ class ExportedDepth(nn.Module):
 
     def forward(self, image: torch.Tensor, K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         log_depth, log_b = self.network(image, K)
-        depth = torch.exp(log_depth.clamp(LOG_MIN_DEPTH, LOG_MAX_DEPTH))
+        depth = torch.exp(log_depth).clamp(MIN_DEPTH_M, MAX_DEPTH_M)
         return depth, depth * torch.exp(log_b) * self.sigma_scale
 
 
@@ -61,8 +61,8 @@ def export(run: Path, out: Path, sigma_scale: float = 1.0) -> Path:
     street = max(config.groups.values(), key=lambda group: group.width)
     spec = ModelSpec(
         name=config.name, schema=SCHEMA, kind='single_frame', size_multiple=32,
-        pixels=street.height * street.width, min_depth_m=float(np.exp(LOG_MIN_DEPTH)),
-        max_depth_m=float(np.exp(LOG_MAX_DEPTH)), licence=config.licence,
+        pixels=street.height * street.width, min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M,
+        licence=config.licence,
         trained_on=tuple(dict.fromkeys(f'{source.dataset} {Path(source.path).name}'
                                        for source in config.sources)))
     out.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ def available() -> str:
     try:
         import onnxruntime  # noqa: F401 - the robot may lack it, so nothing imports it earlier
     except ImportError as error:
-        return f"{error}; install it with: pip install 'hybrid_depth_ros[cpu]'"
+        return f'{error}; install it with: pip install onnxruntime'
     return ''
 
 

@@ -19,8 +19,8 @@ from torch.nn import functional as F  # noqa: N812 its usual name
 from hybrid_depth_training.models.encoders import ENCODERS
 
 REFERENCE_FOCAL_PX = 370.0
-# log depth, metres. The network may say "farther than any range a node is run at".
-LOG_MIN_DEPTH, LOG_MAX_DEPTH = math.log(0.1), math.log(200.0)
+# The network may say "farther than any range a node is run at".
+MIN_DEPTH_M, MAX_DEPTH_M = 0.1, 200.0
 LOG_SIGMA_RANGE = (math.log(0.01), math.log(1.0))
 _RAY_CHANNELS = 3
 
