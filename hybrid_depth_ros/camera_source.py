@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 from hybrid_depth.camera import CameraModel
+from hybrid_depth.camera_info import camera_from_info, is_rectified
 from hybrid_depth.errors import BadFrame
 from hybrid_depth_ros.conversions import calibration_key
 

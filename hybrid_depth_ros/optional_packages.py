@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from hybrid_depth.encodings import ENCODINGS
 from hybrid_depth.errors import BadFrame
-from hybrid_depth_ros.encodings import ENCODINGS, Fallback
+from hybrid_depth_ros.encodings import Fallback
 
 _LOG = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 
+from hybrid_depth.camera_info import RECTIFIED_MODES
 from hybrid_depth.config import FAR_POLICIES, PipelineConfig, RESOLUTIONS
 from hybrid_depth.errors import ConfigError, HybridDepthError
 from hybrid_depth.poses import make_pose

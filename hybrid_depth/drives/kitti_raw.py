@@ -71,7 +71,7 @@ def _frame_index(image: Path) -> int:
 def _read_calibration(path: Path) -> dict[str, np.ndarray]:
     """Read 'key: numbers' lines; lines whose value is not numbers (dates) are left out."""
     if not path.is_file():
-        raise DriveError(f'there is no {path}; put the calibration of the drive\'s date there')
+        raise DriveError(f"there is no {path}; put the calibration of the drive's date there")
     calibration = {}
     for line in path.read_text().splitlines():
         key, _, text = line.partition(':')

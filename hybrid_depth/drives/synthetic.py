@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 
 from hybrid_depth.camera import CameraModel
-from hybrid_depth.drives import DEFAULT_PERIOD_NS, Drive, DriveFrame, FIRST_STAMP_NS
-from hybrid_depth.drives import paint
+from hybrid_depth.drives import DEFAULT_PERIOD_NS, Drive, DriveFrame, FIRST_STAMP_NS, paint
 from hybrid_depth.drives.ground import cast_ground, Ground, paint_ground
-from hybrid_depth.drives.solids import (cast, Hits, join, normals, QUADRIC, RayGrid, Solids)
+from hybrid_depth.drives.solids import cast, Hits, join, normals, RayGrid, Solids
 from hybrid_depth.drives.street import Light, make_street, Street
 from hybrid_depth.drives.texture import fractal
 

@@ -11,13 +11,12 @@ from ros_messages import camera_info, grey_image, odometry
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
 from hybrid_depth.camera import CameraModel
+from hybrid_depth.camera_info import camera_from_info, is_rectified
 from hybrid_depth.errors import BadFrame
 from hybrid_depth_ros.camera_source import CameraSource
 from hybrid_depth_ros.conversions import (
-    camera_from_info,
     fill_camera_info,
     fill_float_image,
-    is_rectified,
     odometry_sample,
     stamp_to_ns,
 )

@@ -12,8 +12,8 @@ import numpy as np
 from planes import CAMERAS
 import pytest
 
+from hybrid_depth.camera_info import camera_from_info
 from hybrid_depth_ros import demo, drive_messages
-from hybrid_depth_ros.conversions import camera_from_info
 
 
 def pose(rotvec=(0, 0, 0), position=(0, 0, 0)) -> np.ndarray:

@@ -9,8 +9,9 @@ import pytest
 from ros_messages import image_message
 from sensor_msgs.msg import Image
 
+from hybrid_depth.encodings import ENCODINGS
 from hybrid_depth.errors import BadFrame
-from hybrid_depth_ros.encodings import decode_image, ENCODINGS
+from hybrid_depth_ros.encodings import decode_image
 
 # flat colour, so that chroma subsampling and demosaicing lose nothing
 RED, GREEN, BLUE = 200, 120, 40

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
+from hybrid_depth.encodings import ENCODINGS
 from hybrid_depth_ros.diagnostics import diagnostic_array, FrameStats
-from hybrid_depth_ros.encodings import ENCODINGS
 from hybrid_depth_ros.outputs import OUTPUTS
 from hybrid_depth_ros.parameters import Parameter, PARAMETERS
 from hybrid_depth_ros.pose_source import ODOMETRY_STATES, PoseSource
