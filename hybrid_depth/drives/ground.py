@@ -76,8 +76,13 @@ class Ground:
         return result
 
 
-def cast_ground(ground: Ground, grid: RayGrid) -> np.ndarray:
-    """Return the inverse depth (H, W) float64 of the ground, 0 where the ray does not meet it."""
+def cast_ground(ground: Ground, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return where the rays meet the ground.
+
+    Inverse depth (H, W) float64, 0 where they do not meet it, and the kind of ground (H, W) int8:
+    0 road level, 1 kerb height, 2 face of a kerb.
+    """
     camera = grid.world_T_camera[:3, 3]
     row, column = grid.affine(np.array([0.0, 0.0, 1.0]))
     low = row / -camera[2] + column / -camera[2]
@@ -101,7 +106,10 @@ def cast_ground(ground: Ground, grid: RayGrid) -> np.ndarray:
     w[kerb] = 1 / far
     inverse_depth = np.zeros(low.shape)
     inverse_depth[v, u] = np.where(w > 1 / HORIZON_M, w, 0)
-    return inverse_depth
+    kind = np.zeros(low.shape, np.int8)
+    kind[v, u] = on_pavement
+    kind[v[kerb], u[kerb]] = 2
+    return inverse_depth, kind
 
 
 def paint_ground(ground: Ground, points: np.ndarray, across_m: np.ndarray,

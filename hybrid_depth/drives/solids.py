@@ -140,15 +140,18 @@ class Hits:
     face: np.ndarray  # (H, W) int8
 
 
-def cast(solids: Solids, grid: RayGrid, background: np.ndarray,
+def cast(solids: Solids, grid: RayGrid, background: np.ndarray, background_face: np.ndarray,
          cutout: Callable[[int, np.ndarray, np.ndarray], np.ndarray] | None = None) -> Hits:
     """
-    Cast every ray of ``grid`` at the solids, in front of the inverse depths ``background`` (H, W).
+    Cast every ray of ``grid`` at the solids.
+
+    They stand in front of the inverse depths ``background`` (H, W), whose hits have the face
+    ``background_face`` (H, W) int8.
 
     ``cutout(solid, points (n, 3), directions (n, 3)) -> (n,) bool`` may let rays pass.
     """
     hits = Hits(background.copy(), np.full(background.shape, -1, np.int32),
-                np.zeros(background.shape, np.int8))
+                background_face.copy())
     camera = grid.world_T_camera[:3, 3]
     for index, (u0, u1, v0, v1, _) in _windows(solids, grid):
         part = RayGrid(grid.x[u0:u1], grid.y[v0:v1], grid.world_T_camera)
