@@ -62,6 +62,7 @@ class Drive:
 DRIVES: dict[str, str] = {
     'kitti_raw': 'hybrid_depth.drives.kitti_raw',
     'folder': 'hybrid_depth.drives.folder',
+    'bag': 'hybrid_depth.drives.bag',
 }
 
 

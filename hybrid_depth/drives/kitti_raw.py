@@ -3,7 +3,7 @@
 """
 KITTI raw drives: colour camera 2, calibration, GNSS-INS poses and projected LiDAR.
 
-Layout: ``DATE/DATE_drive_NNNN_sync/image_02/data/*.png`` (or jpg) with ``image_02/timestamps.txt``,
+Layout: ``DATE/DATE_drive_NNNN_sync/image_02/data/*.png`` (or jpg), ``image_02/timestamps.txt``,
 ``oxts/data/*.txt`` and ``proj_depth/{groundtruth,velodyne_raw}/image_02/*.png``; the calibration
 files lie one folder up. Everything but images and ``calib_cam_to_cam.txt`` may be absent.
 The world is the devkit's: x east, y north, z up, here with its origin at the first frame's INS.

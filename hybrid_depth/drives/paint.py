@@ -125,7 +125,7 @@ def paint_cabin(s: Surface) -> np.ndarray:
     """Upper part of a car: params = half length, half width (bottom), height, taper."""
     half_l, half_w, height, taper = s.params.T
     fp = s.footprint
-    x, y, z = s.p.T
+    x, _, z = s.p.T
     h = z / height
     reach = np.where(s.face < 2, half_w - taper * h, half_l)
     u = s.along()

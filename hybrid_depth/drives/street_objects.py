@@ -119,7 +119,8 @@ def lamp(rng: np.random.Generator, height: float) -> Solids:
     return join([cylinder((0, 0, 0), 2, 0.07, height, paint.PLAIN, grey),
                  cylinder((0, 0, 0), 2, 0.11, 1.0, paint.PLAIN, grey),
                  cylinder((0, 0, height - 0.05), 1, 0.04, 1.4, paint.PLAIN, grey),
-                 box((-0.12, 0.12), (1.2, 1.8), (height - 0.12, height + 0.02), paint.PLAIN, grey)])
+                 box((-0.12, 0.12), (1.2, 1.8), (height - 0.12, height + 0.02), paint.PLAIN,
+                     grey)])
 
 
 def sign(rng: np.random.Generator) -> Solids:
