@@ -21,7 +21,12 @@ import numpy as np
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.drives import DEFAULT_PERIOD_NS, Drive, DriveFrame, FIRST_STAMP_NS
-from hybrid_depth.drives.image_files import list_images, read_depth_png, read_image_rgb
+from hybrid_depth.drives.image_files import (
+    list_images,
+    read_depth_png,
+    read_image_rgb,
+    read_lines,
+)
 from hybrid_depth.errors import BadFrame, DriveError
 
 NANOSECONDS_FROM = 10 ** 12  # as seconds this would be the year 33658
@@ -72,7 +77,7 @@ def open_drive(path: Path) -> Drive:
 def _read_numbers(path: Path) -> list[tuple[int, np.ndarray]]:
     """Return (line number, values) of every line that is not empty. Raises DriveError."""
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.replace(',', ' ').split()
         if not words or words[0].startswith('#'):
             continue
@@ -127,7 +132,7 @@ def _read_stamps(path: Path, count: int) -> tuple[int, ...]:
         log.info('%s is absent: the frames are stamped at 10 Hz', path)
         return tuple(FIRST_STAMP_NS + index * DEFAULT_PERIOD_NS for index in range(count))
     stamps: list[int] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip() or line.lstrip().startswith('#'):
             continue
         try:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Colour images and 16-bit depth images on disk."""
+"""Colour images, 16-bit depth images and text on disk."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -24,6 +24,14 @@ def list_images(folder: Path) -> list[Path]:
                              'would be the same frame; keep one of them')
         stems[path.stem] = path
     return paths
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file. Raises DriveError where it holds no text."""
+    try:
+        return path.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError as error:
+        raise DriveError(f'{path} is no text in UTF-8 ({error.reason}); save it again') from error
 
 
 def read_image_rgb(path: Path) -> np.ndarray:

@@ -18,8 +18,13 @@ import numpy as np
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.drives import DEFAULT_PERIOD_NS, Drive, DriveFrame, FIRST_STAMP_NS
-from hybrid_depth.drives.image_files import list_images, read_depth_png, read_image_rgb
-from hybrid_depth.errors import DriveError
+from hybrid_depth.drives.image_files import (
+    list_images,
+    read_depth_png,
+    read_image_rgb,
+    read_lines,
+)
+from hybrid_depth.errors import BadFrame, DriveError
 
 EARTH_RADIUS_M = 6378137.0
 DEPTH_UNIT_M = 1 / 256  # of the projected-depth PNGs
@@ -73,7 +78,7 @@ def _read_calibration(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DriveError(f"there is no {path}; put the calibration of the drive's date there")
     calibration = {}
-    for line in path.read_text().splitlines():
+    for line in read_lines(path):
         key, _, text = line.partition(':')
         try:
             calibration[key] = np.array([float(word) for word in text.split()])
@@ -93,7 +98,10 @@ def _entry(calibration: dict[str, np.ndarray], key: str, count: int, path: Path)
 def _camera(calibration: dict[str, np.ndarray], path: Path) -> CameraModel:
     width, height = _entry(calibration, 'S_rect_02', 2, path)
     P = _entry(calibration, 'P_rect_02', 12, path).reshape(3, 4)
-    return CameraModel.from_K(P[:, :3], int(width), int(height))
+    try:
+        return CameraModel.from_K(P[:, :3], int(width), int(height))
+    except BadFrame as error:
+        raise DriveError(f'{path}: {error}') from error
 
 
 def _stamps(path: Path, indices: list[int]) -> tuple[int, ...]:
@@ -101,7 +109,7 @@ def _stamps(path: Path, indices: list[int]) -> tuple[int, ...]:
     if not path.is_file():
         log.warning('%s is absent: the frames are stamped at 10 Hz', path)
         return tuple(FIRST_STAMP_NS + index * DEFAULT_PERIOD_NS for index in indices)
-    lines = path.read_text().splitlines()
+    lines = read_lines(path)
     stamps = []
     for index in indices:
         if index >= len(lines):
@@ -174,7 +182,7 @@ def _read_rigid(path: Path) -> np.ndarray:
 def _read_oxts(path: Path) -> np.ndarray:
     """Return latitude, longitude (degrees), altitude (m), roll, pitch, yaw (rad), (6,)."""
     try:
-        values = np.array([float(word) for word in path.read_text().split()[:6]])
+        values = np.array([float(word) for word in ' '.join(read_lines(path)).split()[:6]])
     except ValueError as error:
         raise DriveError(f'{path} holds something that is not a number: {error}') from error
     if len(values) != 6 or not np.isfinite(values).all():

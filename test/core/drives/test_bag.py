@@ -70,7 +70,7 @@ def full_messages() -> Iterator[tuple[str, Any]]:
                                         for single in (False, True)],
                 ids=lambda value: f'{value[0]}-{"file" if value[1] else "folder"}')
 def drive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Drive:
-    """The same drive in both storages, opened as a folder and as the file in it."""
+    """Open the same drive in both storages, as a folder and as the file in it."""
     storage, single = request.param
     bag = write_bag(tmp_path_factory.mktemp('bags') / 'drive', full_messages(), storage)
     return open_drive(next(bag.glob('drive.*')) if single else bag)
@@ -360,7 +360,7 @@ def test_bag_without_message_definitions(tmp_path: Path) -> None:
 def test_recording_that_was_not_ended(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / 'bag', camera_messages(), 'mcap')
     (bag / 'metadata.yaml').unlink()
-    with pytest.raises(DriveError, match='name its file bag.mcap itself'):
+    with pytest.raises(DriveError, match=r'name its file bag\.mcap itself'):
         open_drive(bag)
     assert len(open_drive(bag / 'bag.mcap')) == 4
 

@@ -18,7 +18,7 @@ LATENCY_NS = 7_000_000  # of transport: a bag's index is not the stamp
 
 
 def make(kind: str, *values: Any) -> Any:
-    """Return a message, such as make('std_msgs/msg/Header', stamp, frame_id)."""
+    """Return a message of type ``kind`` with its fields in order."""
     return STORE.types[kind](*values)
 
 
