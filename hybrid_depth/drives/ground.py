@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 
 import numpy as np
 
@@ -36,16 +37,22 @@ class Ground:
     def centre(self, x: np.ndarray) -> np.ndarray:
         """Return y of the centre line; 0 at x = 0."""
         x = np.asarray(x)
-        wave = np.sin(x[..., None] / self.length_m + self.phase) - np.sin(self.phase)
-        result: np.ndarray = wave @ self.amplitude_m
+        result: np.ndarray = sum(
+            (a * (np.sin(x / length + phase) - math.sin(phase))
+             for a, length, phase in zip(*self._sines(), strict=True)), np.zeros_like(x))
         return result
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         """Return dy/dx of the centre line."""
         x = np.asarray(x)
-        result: np.ndarray = (np.cos(x[..., None] / self.length_m + self.phase)
-                              @ (self.amplitude_m / self.length_m))
+        result: np.ndarray = sum((a / length * np.cos(x / length + phase)
+                                  for a, length, phase in zip(*self._sines(), strict=True)),
+                                 np.zeros_like(x))
         return result
+
+    def _sines(self) -> tuple[list[float], list[float], list[float]]:
+        # plain floats leave float32 positions float32
+        return self.amplitude_m.tolist(), self.length_m.tolist(), self.phase.tolist()
 
     def lateral(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the signed distance from the centre line, left positive."""
@@ -58,7 +65,7 @@ class Ground:
         return x, float(self.centre(np.float64(x)) + lateral * np.hypot(1, slope)), \
             float(np.arctan(slope))
 
-    def from_crossing(self, x: np.ndarray) -> np.ndarray:
+    def from_crossing(self, x: np.ndarray | float) -> np.ndarray:
         """Return the distance along x to the nearest side street's edge; negative within it."""
         if not len(self.crossings_m):
             return np.full(np.shape(x), np.inf)
@@ -68,10 +75,9 @@ class Ground:
                                           np.abs(self.crossings_m[before] - x))
         return distance - self.crossing_half_m
 
-    def is_raised(self, points: np.ndarray) -> np.ndarray:
-        """Say for (n, 3) points whether the ground there lies at kerb height, (n,) bool."""
-        x = points[:, 0]
-        result: np.ndarray = ((np.abs(self.lateral(x, points[:, 1])) > self.road_half_m)
+    def is_raised(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Say for places (n,) whether the ground there lies at kerb height, (n,) bool."""
+        result: np.ndarray = ((np.abs(self.lateral(x, y)) > self.road_half_m)
                               & (self.from_crossing(x) > 0))
         return result
 
@@ -88,16 +94,17 @@ def cast_ground(ground: Ground, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
     low = row / -camera[2] + column / -camera[2]
     high = low * (camera[2] / (camera[2] - ground.kerb_m))
     v, u = np.nonzero(high > 1 / HORIZON_M)
-    directions = np.stack([grid.x[u], grid.y[v], np.ones(len(u))], -1) \
-        @ grid.world_T_camera[:3, :3].T
+    (row_x, column_x), (row_y, column_y) = (grid.affine(axis) for axis in np.eye(3)[:2])
+    dx, dy = row_x[u] + column_x[v, 0], row_y[u] + column_y[v, 0]
     w_low, w_high = low[v, u], high[v, u]
 
     def raised(w: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        return ground.is_raised(camera + directions[rows] / w[:, None])
+        return ground.is_raised(camera[0] + dx[rows] / w, camera[1] + dy[rows] / w)
     on_pavement = raised(w_high)
     w = np.where(on_pavement, w_high, w_low)
     # a ray that passes above the road at kerb height and ends under the pavement met a kerb
-    kerb = np.nonzero(~on_pavement & raised(w_low))[0]
+    beside = np.nonzero(~on_pavement)[0]
+    kerb = beside[raised(w_low[beside], beside)]
     near, far = 1 / w_high[kerb], 1 / w_low[kerb]
     for _ in range(24):
         middle = (near + far) / 2

@@ -112,8 +112,9 @@ def _take(grid: RayGrid, hits: Hits, where: np.ndarray, shadow: np.ndarray,
     v, u = np.nonzero(where)
     directions = np.stack([np.add(row[u], column[v, 0]) for row, column in
                            (grid.affine(axis) for axis in np.eye(3))], axis=1)
-    return _Samples(grid.world_T_camera[:3, 3], directions.astype(np.float32), hits.inverse_depth[v, u], hits.solid[v, u],
-                    hits.face[v, u], shadow[v, u], np.full(len(v), pixel, np.float32))
+    return _Samples(grid.world_T_camera[:3, 3], directions.astype(np.float32),
+                    hits.inverse_depth[v, u], hits.solid[v, u], hits.face[v, u], shadow[v, u],
+                    np.full(len(v), pixel, np.float32))
 
 
 def _shade(street: Street, solids: Solids, samples: _Samples) -> np.ndarray:
@@ -221,7 +222,7 @@ def _fill(mask: np.ndarray, ground_points: np.ndarray, camera: CameraModel,
     points = (flat - world_T_camera[:3, 3]) @ world_T_camera[:3, :3]
     following = np.roll(points, -1, axis=0)
     kept = []
-    for a, b in zip(points, following):  # clip at a plane before the camera
+    for a, b in zip(points, following, strict=True):  # clip at a plane before the camera
         if a[2] > 0.5:
             kept.append(a)
         if (a[2] - 0.5) * (b[2] - 0.5) < 0:

@@ -101,20 +101,20 @@ def box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], 
 def ellipsoid(centre: Sequence[float], radii: Sequence[float], material: int,
               colours: Sequence[Sequence[float]], params: Sequence[float] = ()) -> Solids:
     """Make an axis-aligned ellipsoid."""
-    centre, radii = np.asarray(centre, np.float64), np.asarray(radii, np.float64)
-    return _solid(centre + _CORNERS * radii, np.empty((0, 4)), np.diag(1 / radii), centre,
-                  material, colours, params)
+    origin, half = np.asarray(centre, np.float64), np.asarray(radii, np.float64)
+    return _solid(origin + _CORNERS * half, np.empty((0, 4)), np.diag(1 / half), origin, material,
+                  colours, params)
 
 
 def cylinder(base: Sequence[float], axis: int, radius: float, length: float, material: int,
              colours: Sequence[Sequence[float]], params: Sequence[float] = ()) -> Solids:
     """Make a cylinder from the middle of its base along ``axis`` 0, 1 or 2."""
-    base = np.asarray(base, np.float64)
+    origin = np.asarray(base, np.float64)
     n = np.eye(3)[axis]
-    planes = np.array([(*n, n @ base + length), (*-n, -(n @ base))])
+    planes = np.array([(*n, n @ origin + length), (*-n, -(n @ origin))])
     half = np.where(n > 0, length / 2, radius)
-    return _solid(base + n * length / 2 + _CORNERS * half, planes,
-                  np.diag(np.where(n > 0, 0.0, 1 / radius)), base, material, colours, params)
+    return _solid(origin + n * length / 2 + _CORNERS * half, planes,
+                  np.diag(np.where(n > 0, 0.0, 1 / radius)), origin, material, colours, params)
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,11 @@ def cast(solids: Solids, grid: RayGrid, background: np.ndarray, background_face:
     hits = Hits(background.copy(), np.full(background.shape, -1, np.int32),
                 background_face.copy())
     camera = grid.world_T_camera[:3, 3]
-    for index, (u0, u1, v0, v1, _) in _windows(solids, grid):
+    for index, (u0, u1, v0, v1, nearest) in _windows(solids, grid):
         part = RayGrid(grid.x[u0:u1], grid.y[v0:v1], grid.world_T_camera)
         window = (slice(v0, v1), slice(u0, u1))
+        if nearest > 0 and 1 / nearest <= hits.inverse_depth[window].min():
+            continue  # hidden by what was met already
         enter, face = _enter(solids, index, part, camera)
         if enter is None:
             continue

@@ -155,8 +155,8 @@ def _furniture(rng: np.random.Generator, ground: Ground, end: float) -> list[Sol
         placed.append(_put(ground, thing, x, side * (ground.road_half_m + rng.uniform(0.5, 0.9))))
     for x in rng.uniform(0, end, int(end / 18)):
         side = rng.choice([-1, 1])
-        lateral = side * (ground.road_half_m + ground.grass_m
-                          + rng.uniform(0.3, 0.9) * ground.pavement_m)
+        lateral = float(side * (ground.road_half_m + ground.grass_m
+                                + rng.uniform(0.3, 0.9) * ground.pavement_m))
         placed.append(_put(ground, objects.person(rng), x, lateral, rng.uniform(0, 6.28)))
     return placed
 
@@ -189,7 +189,7 @@ def _backdrop(rng: np.random.Generator, ground: Ground, end: float) -> list[Soli
                 placed.append(_put(ground, block, x, side * far, 0.0 if side > 0 else np.pi))
             else:
                 placed.append(_put(ground, objects.bush(rng, rng.uniform(6, 11)), x, side * far))
-    for lateral in np.arange(-70, 71, 14):
+    for lateral in np.arange(-70.0, 71.0, 14.0):
         placed.append(_put(ground, objects.bush(rng, rng.uniform(7, 13)),
                            end + rng.uniform(20, 60), lateral))
     return placed

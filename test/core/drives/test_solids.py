@@ -6,8 +6,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hybrid_depth.drives.solids import box, cast, cylinder, ellipsoid, hexahedron, join, normals, \
-    QUADRIC, RayGrid
+from hybrid_depth.drives.solids import (
+    box,
+    cast,
+    cylinder,
+    ellipsoid,
+    hexahedron,
+    join,
+    normals,
+    QUADRIC,
+    RayGrid,
+)
 
 GREY = [(0.5, 0.5, 0.5)]
 # looks along world x from the origin: optical x is -y, optical y is -z

@@ -88,7 +88,7 @@ def test_ground_casting_agrees_with_the_layout():
     directions = np.stack([grid.x[u], grid.y[v], np.ones(len(u))], -1) \
         @ grid.world_T_camera[:3, :3].T
     points = grid.world_T_camera[:3, 3] + directions / hits.inverse_depth[v, u][:, None]
-    raised = street.ground.is_raised(points)
+    raised = street.ground.is_raised(points[:, 0], points[:, 1])
     height, kerb = points[:, 2], street.ground.kerb_m
     on_road, on_pavement = np.abs(height) < 1e-9, np.abs(height - kerb) < 1e-9
     assert on_road.sum() > 1000
