@@ -17,14 +17,14 @@ import threading
 from typing import Any
 import weakref
 
-import cv2
 import numpy as np
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.camera_info import camera_from_info, is_rectified
 from hybrid_depth.drives import DEFAULT_PERIOD_NS, Drive, DriveFrame
+from hybrid_depth.drives.bag_images import DEPTH_ENCODINGS, read_depth_m, read_rgb
 from hybrid_depth.drives.bag_poses import find_mounting, frame_name, poses_at, stamp_to_ns
-from hybrid_depth.encodings import decode_pixels, ENCODINGS, pixel_rows
+from hybrid_depth.encodings import ENCODINGS
 from hybrid_depth.errors import BadFrame, DriveError, HybridDepthError
 
 SUFFIXES = ('.db3', '.mcap')
@@ -33,11 +33,6 @@ INFO, ODOMETRY = 'sensor_msgs/msg/CameraInfo', 'nav_msgs/msg/Odometry'
 TRANSFORMS = 'tf2_msgs/msg/TFMessage'
 TYPES = (IMAGE, COMPRESSED, INFO, ODOMETRY, TRANSFORMS)
 GREY_ENCODINGS = ('mono8', 'mono16', '8UC1')
-# encoding -> type, metres per unit
-DEPTH_ENCODINGS: dict[str, tuple[np.dtype[Any], float]] = {
-    '32FC1': (np.dtype('f4'), 1.0),
-    '16UC1': (np.dtype('u2'), 1e-3),
-}
 OWN_NODE = 'hybrid_depth'  # what this node has published is no truth to measure it by
 
 log = logging.getLogger(__name__)
@@ -73,12 +68,10 @@ def open_drive(path: Path) -> Drive:
     def load(index: int) -> DriveFrame:
         where = f'{path}: {source.topic}, frame {index}'
         camera, entry = cameras[index], truth[index]
-        image_rgb = _image_rgb(bag.at(source.topic, images[index]), where)
-        _check_size(image_rgb, camera, where)
+        image_rgb = read_rgb(bag.at(source.topic, images[index]), camera, where)
         depth_m = None
         if entry is not None:
-            depth_m = _depth_m(bag.at(entry.topic, entry), f'{path}: {entry.topic}')
-            _check_size(depth_m, camera, f'{path}: {entry.topic}')
+            depth_m = read_depth_m(bag.at(entry.topic, entry), camera, f'{path}: {entry.topic}')
         return DriveFrame(f'{index:010d}', stamps_ns[index], image_rgb, camera, poses[index],
                           depth_m)
 
@@ -146,7 +139,10 @@ class _Bag:
     def first(self, topic: str) -> Any:
         """Return the first message of a topic that holds messages."""
         with closing(self.read(topic)) as messages:
-            return next(messages)[1]
+            for _, message in messages:
+                return message
+        raise DriveError(f'{self._path}: there are no messages of {topic} though the metadata '
+                         'counts some; ros2 bag reindex corrects it')
 
     def at(self, topic: str, entry: _Entry) -> Any:
         """Return the message of an index entry."""
@@ -154,7 +150,7 @@ class _Bag:
             for _, message in messages:
                 if stamp_to_ns(message.header.stamp) == entry.stamp_ns:
                     return message
-        raise DriveError(f'{self._path}: the image of {topic} at {entry.stamp_ns} ns is gone; '
+        raise DriveError(f'{self._path}: the message of {topic} at {entry.stamp_ns} ns is gone; '
                          'the bag was changed while it was read')
 
     @contextmanager
@@ -165,8 +161,8 @@ class _Bag:
             raise
         except Exception as error:  # of rosbags, its storages and decompressors, or the disk
             raise DriveError(f'{self._path} cannot be read as a ROS 2 bag '
-                             f'({type(error).__name__}: {error}); copy it again, or reindex it '
-                             'with ros2 bag reindex') from error
+                             f'({type(error).__name__}: {error}); copy it again, or repair it '
+                             'with ros2 bag reindex or mcap recover') from error
 
 
 def _typestore(connections: dict[str, list[Any]]) -> Any:
@@ -293,49 +289,3 @@ def _truth(bag: _Bag, source: _Source, camera: CameraModel,
         return [entry if abs(entry.stamp_ns - stamp_ns) <= period_ns / 2 else None
                 for entry, stamp_ns in zip(near, stamps_ns, strict=True)]
     return none
-
-
-def _image_rgb(message: Any, where: str) -> np.ndarray:
-    """Return the pixels of an Image or CompressedImage, (H, W, 3) uint8 RGB."""
-    if not hasattr(message, 'encoding'):
-        # as the camera sent it: the calibration knows nothing of an orientation tag
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(message.data, flags) if len(message.data) else None
-        if image is None:
-            raise DriveError(f'{where} cannot be decoded ({message.format!r}, '
-                             f'{len(message.data)} bytes); expected jpeg or png')
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    try:
-        rgb = decode_pixels(message.width, message.height, message.encoding, message.step,
-                            message.data, bool(message.is_bigendian))
-    except BadFrame as error:
-        raise DriveError(f'{where}: {error}') from error
-    # of its own memory: rgb8 comes as a read-only view of the message
-    return np.require(rgb, requirements=['C', 'W'])
-
-
-def _depth_m(message: Any, where: str) -> np.ndarray:
-    """Return the depth of an Image, (H, W) float32 metres, NaN where there is none."""
-    if message.encoding not in DEPTH_ENCODINGS:
-        raise DriveError(f'{where} changes its encoding to {message.encoding!r}')
-    kind, metres_per_unit = DEPTH_ENCODINGS[message.encoding]
-    try:
-        pixels = pixel_rows(message.width, message.height, message.step, message.data,
-                            kind.itemsize, message.encoding)
-    except BadFrame as error:
-        raise DriveError(f'{where}: {error}') from error
-    ordered = kind.newbyteorder('>' if message.is_bigendian else '<')
-    raw = np.ascontiguousarray(pixels).view(ordered)[..., 0]
-    depth_m = (raw * metres_per_unit).astype(np.float32)
-    none = ~np.isfinite(depth_m) | (depth_m <= 0)
-    if kind.kind == 'u':
-        none |= raw == 65535
-    depth_m[none] = np.nan
-    return depth_m
-
-
-def _check_size(pixels: np.ndarray, camera: CameraModel, where: str) -> None:
-    height, width = pixels.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise DriveError(f'{where} is {width}x{height}, its camera_info says '
-                         f'{camera.width}x{camera.height}; they must be of one image')

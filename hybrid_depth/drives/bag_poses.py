@@ -36,6 +36,8 @@ def find_mounting(transforms: Iterable[Any], base: str, camera: str) -> np.ndarr
     ``transforms`` are geometry_msgs/TransformStamped; a later one of the same frames counts.
     Raises DriveError where one of them is no rigid transform.
     """
+    if not base or not camera:  # two frames without a name are not the same frame
+        return None
     neighbours: dict[str, dict[str, np.ndarray]] = {}
     for transform in transforms:
         parent, child = frame_name(transform.header.frame_id), frame_name(transform.child_frame_id)

@@ -3,18 +3,24 @@
 """Writes ROS 2 bags for tests, with the messages of the stock type store."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
+
+from hybrid_depth.drives import Drive, open_drive
 
 STORE = get_typestore(Stores.LATEST)
 CAMERA_FRAME = 'camera_optical_frame'
 STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 LATENCY_NS = 7_000_000  # of transport: a bag's index is not the stamp
+START_NS = 1_700_000_000_123_456_789
+PERIOD_NS = 100_000_000
+STAMPS = [START_NS + index * PERIOD_NS for index in range(4)]
+HEIGHT, WIDTH = 12, 16
 
 
 def make(kind: str, *values: Any) -> Any:
@@ -77,10 +83,14 @@ def transforms(*edges: tuple[str, str, Iterable[float], Iterable[float]]) -> Any
         for parent, child, translation, quaternion in edges])
 
 
-def write_bag(path: Path, messages: Iterable[tuple[str, Any]], storage: str = 'sqlite3') -> Path:
+def write_bag(path: Path, messages: Iterable[tuple[str, Any]], storage: str = 'sqlite3',
+              compression: str = '') -> Path:
     """Write (topic, message) in order; each is received LATENCY_NS after its header stamp."""
     connections: dict[str, Any] = {}
-    with Writer(path, version=9, storage_plugin=STORAGES[storage]) as writer:
+    bag = Writer(path, version=9, storage_plugin=STORAGES[storage])
+    if compression:
+        bag.set_compression(CompressionMode[compression], CompressionFormat.ZSTD)
+    with bag as writer:
         for topic, message in messages:
             kind = message.__msgtype__
             if topic not in connections:
@@ -90,3 +100,25 @@ def write_bag(path: Path, messages: Iterable[tuple[str, Any]], storage: str = 's
             writer.write(connections[topic], stamp_ns + LATENCY_NS,
                          STORE.serialize_cdr(message, kind))
     return path
+
+
+def picture(seed: int) -> np.ndarray:
+    """Return a random image."""
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def depth(seed: int) -> np.ndarray:
+    """Return a random depth in metres."""
+    return np.random.default_rng(seed).uniform(1, 60, (HEIGHT, WIDTH)).astype(np.float32)
+
+
+def camera_messages(topic: str = '/cam/image_raw', **more: Any) -> Iterator[tuple[str, Any]]:
+    """Yield four images and their calibration."""
+    for index, stamp_ns in enumerate(STAMPS):
+        yield topic.rpartition('/')[0] + '/camera_info', camera_info(stamp_ns, WIDTH, HEIGHT)
+        yield topic, image(stamp_ns, picture(index), **more)
+
+
+def open_messages(tmp_path: Path, messages: Iterable[tuple[str, Any]]) -> Drive:
+    """Open a bag of these messages."""
+    return open_drive(write_bag(tmp_path / 'bag', messages, 'mcap'))

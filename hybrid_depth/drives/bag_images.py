@@ -1,0 +1,108 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Images of a bag: colour from Image and CompressedImage, depth from Image.
+
+Sizes are compared with the camera's before anything of that size is made.
+"""
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hybrid_depth.camera import CameraModel
+from hybrid_depth.encodings import decode_pixels, pixel_rows
+from hybrid_depth.errors import BadFrame, DriveError
+
+# encoding -> type, metres per unit
+DEPTH_ENCODINGS: dict[str, tuple[np.dtype[Any], float]] = {
+    '32FC1': (np.dtype('f4'), 1.0),
+    '16UC1': (np.dtype('u2'), 1e-3),
+}
+
+
+def read_rgb(message: Any, camera: CameraModel, where: str) -> np.ndarray:
+    """
+    Return the pixels of an Image or CompressedImage, (H, W, 3) uint8 RGB.
+
+    Raises DriveError, which begins with ``where``.
+    """
+    if not hasattr(message, 'encoding'):
+        return _decompress(message, camera, where)
+    _check_size(message.width, message.height, camera, where)
+    try:
+        rgb = decode_pixels(message.width, message.height, message.encoding, message.step,
+                            message.data, bool(message.is_bigendian))
+    except BadFrame as error:
+        raise DriveError(f'{where}: {error}') from error
+    # of its own memory: rgb8 comes as a read-only view of the message
+    return np.require(rgb, requirements=['C', 'W'])
+
+
+def read_depth_m(message: Any, camera: CameraModel, where: str) -> np.ndarray:
+    """
+    Return the depth of an Image, (H, W) float32 metres, NaN where there is none.
+
+    Raises DriveError, which begins with ``where``.
+    """
+    if message.encoding not in DEPTH_ENCODINGS:
+        raise DriveError(f'{where} is encoded as {message.encoding!r}; expected one of '
+                         f'{", ".join(DEPTH_ENCODINGS)} throughout')
+    _check_size(message.width, message.height, camera, where)
+    kind, metres_per_unit = DEPTH_ENCODINGS[message.encoding]
+    try:
+        pixels = pixel_rows(message.width, message.height, message.step, message.data,
+                            kind.itemsize, message.encoding)
+    except BadFrame as error:
+        raise DriveError(f'{where}: {error}') from error
+    ordered = kind.newbyteorder('>' if message.is_bigendian else '<')
+    raw = np.ascontiguousarray(pixels).view(ordered)[..., 0]
+    depth_m = (raw * metres_per_unit).astype(np.float32)
+    none = ~np.isfinite(depth_m) | (depth_m <= 0)
+    if kind.kind == 'u':
+        none |= raw == 65535
+    depth_m[none] = np.nan
+    return depth_m
+
+
+def _decompress(message: Any, camera: CameraModel, where: str) -> np.ndarray:
+    size = _compressed_size(bytes(message.data))
+    if size is not None:
+        _check_size(*size, camera, where)
+        # as the camera sent it: the calibration knows nothing of an orientation tag
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(message.data, flags)
+        if image is not None:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    raise DriveError(f'{where} cannot be decoded ({message.format!r}, {len(message.data)} bytes); '
+                     'expected jpeg or png')
+
+
+def _compressed_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) by the header of a PNG or JPEG; None = it is neither."""
+    if data[:8] == b'\x89PNG\r\n\x1a\n' and len(data) >= 24:
+        width, height = struct.unpack('>II', data[16:24])
+        return width, height
+    if data[:2] != b'\xff\xd8':
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        # start of frame, of whatever coding; C4, C8 and CC mean something else
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack('>HH', data[at + 5:at + 9])
+            return width, height
+        at += 2 + struct.unpack('>H', data[at + 2:at + 4])[0]
+    return None
+
+
+def _check_size(width: int, height: int, camera: CameraModel, where: str) -> None:
+    if (width, height) != (camera.width, camera.height):
+        raise DriveError(f'{where} is {width}x{height}, its camera_info says '
+                         f'{camera.width}x{camera.height}; they must be of one image')
