@@ -7,10 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from hybrid_depth.drives import DriveFrame
+from hybrid_depth.montage import montage, MontageRow
+from hybrid_depth.recording import Recording
 from hybrid_depth.summary import AccuracyTable
+
+MONTAGE_FRAMES = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,19 @@ class Pictured:
 def write_pictures(recorded: Iterable[Pictured], out: Path, title: str) -> dict | None:
     """Write montage.png and demo.rrd into ``out``; return the accuracy, None without truth."""
     accuracy = AccuracyTable()
-    for item in recorded:
-        if item.frame.depth_m is not None:
-            accuracy.add(item.depth_m, item.frame.depth_m)
+    rows = []
+    with Recording(out / 'demo.rrd', title) as recording:
+        for item in recorded:
+            frame = item.frame
+            recording.add(frame.stamp_ns, frame.image_rgb, frame.camera, item.depth_m,
+                          frame.world_T_camera, frame.depth_m)
+            if frame.depth_m is not None:
+                accuracy.add(item.depth_m, frame.depth_m)
+            if item.sigma_m is not None:
+                rows.append(MontageRow(frame.name, frame.image_rgb, item.depth_m, item.sigma_m,
+                                       item.points, frame.depth_m))
+    if rows:
+        chosen = np.unique(np.linspace(0, len(rows) - 1, MONTAGE_FRAMES).round().astype(int))
+        picture = montage([rows[index] for index in chosen], title)
+        cv2.imwrite(str(out / 'montage.png'), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return accuracy.result()
