@@ -57,6 +57,18 @@ def test_compressed_images(tmp_path: Path) -> None:
             drive.frame(index)
 
 
+def test_tables_before_the_frame_of_a_jpeg(tmp_path: Path) -> None:
+    plain = cv2.imencode('.jpg', picture(0))[1].tobytes()
+    at = plain.index(b'\xff\xc4')
+    table = plain[at:at + 2 + int.from_bytes(plain[at + 2:at + 4], 'big')]
+    both = [plain, plain[:2] + b'\xff' + table + plain[2:]]  # with a fill byte
+    drive = open_messages(tmp_path, [
+        ('/cam/camera_info', camera_info(STAMPS[0], WIDTH, HEIGHT)),
+        *(('/cam/image_raw/compressed', compressed(stamp_ns, np.frombuffer(data, np.uint8)))
+          for stamp_ns, data in zip(STAMPS, both, strict=False))])
+    np.testing.assert_array_equal(drive.frame(1).image_rgb, drive.frame(0).image_rgb)
+
+
 def claims(size: int) -> np.ndarray:
     """Return a JPEG whose header says that it is ``size`` pixels square."""
     data = cv2.imencode('.jpg', np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].reshape(-1).copy()

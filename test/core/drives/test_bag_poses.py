@@ -62,6 +62,30 @@ def test_two_frames_without_a_name_are_not_the_same(tmp_path: Path, caplog) -> N
     assert 'poses are left out' in caplog.text
 
 
+def test_mounting_from_the_camera_down_to_the_base(tmp_path: Path) -> None:
+    # the camera is the parent, as where a sensor head carries the tree; base 2 m behind it
+    drive = open_messages(tmp_path, [
+        *camera_messages(), *moving(),
+        ('/tf_static', transforms((CAMERA_FRAME, 'head', (0, 0, -2.0), (0.5, -0.5, 0.5, 0.5)))),
+        ('/tf_static', transforms(('base_link', 'head', (0.5, 0, 0), (0, 0, 0, 1))))])
+    np.testing.assert_allclose(drive.frame(0).world_T_camera, [
+        [0, 0, 1, 2.5], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], atol=1e-9)
+
+
+def test_moving_transforms_are_no_mounting(tmp_path: Path) -> None:
+    drive = open_messages(tmp_path, [
+        *camera_messages(), *moving(),
+        ('/tf', transforms(('base_link', CAMERA_FRAME, (0, 0, 0), OPTICAL)))])
+    assert drive.frame(0).world_T_camera is None
+
+
+def test_odometry_out_of_order(tmp_path: Path) -> None:
+    drive = open_messages(tmp_path, [*camera_messages(), *(
+        ('/vio', odometry(STAMPS[index], (0, 0, float(index)), child=CAMERA_FRAME))
+        for index in (1, 0, 3, 2))], is_one_burst=True)
+    assert [frame.world_T_camera[2, 3] for frame in drive] == [0, 1, 2, 3]
+
+
 def test_odometry_of_the_camera_itself_needs_no_mounting(tmp_path: Path) -> None:
     drive = open_messages(tmp_path, [*camera_messages(), *(
         ('/vio', odometry(stamp_ns, (0, 0, float(index)), child='/' + CAMERA_FRAME))

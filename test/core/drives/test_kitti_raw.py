@@ -86,6 +86,13 @@ def test_poses_by_hand(drive_folder: Path) -> None:
         [1, 0, 0, east - 0.06], [0, 0, 1, north + 0.8], [0, -1, 0, 1.5], [0, 0, 0, 1]], atol=1e-4)
 
 
+def test_rectification_comes_before_the_offset_of_the_camera(drive_folder: Path) -> None:
+    # rectified upside down: what was 6 cm to the left is now to the right
+    rewrite(CALIBRATION, 'R_rect_00: 1 0 0 0 1 0', 'R_rect_00: -1 0 0 0 -1 0')(drive_folder)
+    np.testing.assert_allclose(open_drive(drive_folder).frame(0).world_T_camera, [
+        [0, 0, 1, 0.8], [1, 0, 0, -0.06], [0, 1, 0, 0], [0, 0, 0, 1]], atol=1e-9)
+
+
 def rotation(axis: int, angle: float) -> np.ndarray:
     """Return the rotation about one axis by Rodrigues' formula."""
     return cv2.Rodrigues(np.eye(3)[axis] * angle)[0]

@@ -84,8 +84,12 @@ def transforms(*edges: tuple[str, str, Iterable[float], Iterable[float]]) -> Any
 
 
 def write_bag(path: Path, messages: Iterable[tuple[str, Any]], storage: str = 'sqlite3',
-              compression: str = '') -> Path:
-    """Write (topic, message) in order; each is received LATENCY_NS after its header stamp."""
+              compression: str = '', is_one_burst: bool = False) -> Path:
+    """
+    Write (topic, message) in order.
+
+    Each is received LATENCY_NS after its header stamp, or all of them in one nanosecond.
+    """
     connections: dict[str, Any] = {}
     bag = Writer(path, version=9, storage_plugin=STORAGES[storage])
     if compression:
@@ -97,8 +101,8 @@ def write_bag(path: Path, messages: Iterable[tuple[str, Any]], storage: str = 's
                 connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
             stamp = message.header.stamp if hasattr(message, 'header') else None
             stamp_ns = stamp.sec * 10**9 + stamp.nanosec if stamp else 0
-            writer.write(connections[topic], stamp_ns + LATENCY_NS,
-                         STORE.serialize_cdr(message, kind))
+            received_ns = START_NS if is_one_burst else stamp_ns + LATENCY_NS
+            writer.write(connections[topic], received_ns, STORE.serialize_cdr(message, kind))
     return path
 
 
@@ -119,6 +123,6 @@ def camera_messages(topic: str = '/cam/image_raw', **more: Any) -> Iterator[tupl
         yield topic, image(stamp_ns, picture(index), **more)
 
 
-def open_messages(tmp_path: Path, messages: Iterable[tuple[str, Any]]) -> Drive:
+def open_messages(tmp_path: Path, messages: Iterable[tuple[str, Any]], **more: Any) -> Drive:
     """Open a bag of these messages."""
-    return open_drive(write_bag(tmp_path / 'bag', messages, 'mcap'))
+    return open_drive(write_bag(tmp_path / 'bag', messages, 'mcap', **more))
