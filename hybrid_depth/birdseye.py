@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +23,9 @@ _ABOVE_RANGE = 0.04
 _NICE = (1, 2, 5)
 
 
+Metres = TypeVar('Metres', float, np.ndarray)
+
+
 def nice_up(value: float, steps: tuple[float, ...] = _NICE) -> float:
     """Return the smallest round number that is not below ``value``, which is positive."""
     power = 10.0 ** math.floor(math.log10(value))
@@ -37,8 +41,9 @@ def view_range(points: np.ndarray, max_m: float) -> float:
     return min(max_m, nice_up(float(np.percentile(z, 92)), (1, 1.5, 2, 3, 4, 5, 6, 8)))
 
 
-def pixel_of(x_m: float, z_m: float, size: tuple[int, int], range_m: float) -> tuple[float, float]:
-    """Return column and row of a place in a view of ``size`` (width, height) pixels."""
+def pixel_of(x_m: Metres, z_m: Metres, size: tuple[int, int],
+             range_m: float) -> tuple[Metres, Metres]:
+    """Return column and row of places in a view of ``size`` (width, height) pixels."""
     width, height = size
     scale = _pixels_per_metre(height, range_m)
     return width / 2 + x_m * scale, height * (1 - _BELOW_EGO) - z_m * scale

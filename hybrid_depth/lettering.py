@@ -52,8 +52,8 @@ def write(picture: np.ndarray, text: str, x: float, y: float, size_px: float,
             mask = np.zeros((height * _FINER, width * _FINER), np.uint8)
             cv2.putText(mask, text, origin, _FONT, size_px * _FINER / _CAPITAL, 255, thickness,
                         cv2.LINE_AA)
-            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-            _blend(picture, mask, round(x) - pad, round(y) - pad, tint)
+            small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+            _blend(picture, small, round(x) - pad, round(y) - pad, tint)
 
 
 def _drawable(text: str) -> str:

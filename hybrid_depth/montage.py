@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
+from typing import TypeGuard
 
 import cv2
 import numpy as np
@@ -14,7 +15,13 @@ from hybrid_depth.birdseye import birds_eye, view_range
 from hybrid_depth.errors import ConfigError
 from hybrid_depth.lettering import INK_RGB, PALE_RGB, shorten, text_width, write
 from hybrid_depth.scales import (
-    BEYOND_RANGE, depth_scale, DepthScale, legend, NO_DEPTH, share_scale, ShareScale,
+    BEYOND_RANGE,
+    depth_scale,
+    DepthScale,
+    legend,
+    NO_DEPTH,
+    share_scale,
+    ShareScale,
 )
 
 WIDTH = 2200  # pixels of every montage
@@ -77,7 +84,7 @@ def montage(rows: Sequence[MontageRow], title: str, max_m: float = 80.0) -> np.n
     scales: dict[str, DepthScale | ShareScale] = {}
     depths = [m[key] for m in maps for key in (DEPTH, TRUTH) if key in m]
     scales[DEPTH] = scales[TRUTH] = depth_scale(depths, max_m)
-    for key, colormap in ((SIGMA, cv2.COLORMAP_VIRIDIS), (ERROR, cv2.COLORMAP_MAGMA)):
+    for key, colormap in ((SIGMA, cv2.COLORMAP_VIRIDIS), (ERROR, cv2.COLORMAP_PLASMA)):
         if key in layout.panels:
             scales[key] = share_scale([m[key] for m in maps if key in m], f'{key} (%)', colormap)
     shown = [scales[key] for key in (DEPTH, SIGMA, ERROR) if key in scales]
@@ -89,7 +96,7 @@ def montage(rows: Sequence[MontageRow], title: str, max_m: float = 80.0) -> np.n
     write(picture, shorten(title, 18, WIDTH - 2 * _MARGIN), _MARGIN, 22, 18, INK_RGB, bold=True)
     reach = max((view_range(row.points, max_m) for row in rows if row.points is not None),
                 default=max_m)
-    for number, (row, values) in enumerate(zip(rows, maps)):
+    for number, (row, values) in enumerate(zip(rows, maps, strict=True)):
         band, place = divmod(number, layout.abreast)
         x = _MARGIN + place * (WIDTH - _MARGIN - width - _MARGIN if layout.abreast > 1 else 0)
         y = top + band * height
@@ -137,7 +144,7 @@ def _layout(rows: Sequence[MontageRow]) -> _Layout:
     return _Layout(tuple(panels), lines, columns, abreast, cell, above)
 
 
-def _has_values(values: np.ndarray | None) -> bool:
+def _has_values(values: np.ndarray | None) -> TypeGuard[np.ndarray]:
     return values is not None and bool(np.isfinite(values).any())
 
 

@@ -40,7 +40,7 @@ class DepthScale:
         """Return share of the bar and label of every tick."""
         decades = range(math.floor(math.log10(self.min_m)), math.ceil(math.log10(self.max_m)) + 1)
         values = [s * 10.0 ** d for d in decades for s in (1, 2, 5)]
-        room = (self.max_m / self.min_m) ** 0.06  # a label that is nearer to an end is left out
+        room = (self.max_m / self.min_m) ** 0.08  # a label that is nearer to an end is left out
         values = [v for v in values if self.min_m * room < v < self.max_m / room]
         whole = math.log(self.max_m / self.min_m)
         return [(math.log(v / self.min_m) / whole, f'{v:g}')
