@@ -7,6 +7,7 @@ import pytest
 
 from hybrid_depth.errors import DriveError
 from hybrid_depth_training.data import DATASETS
+from hybrid_depth_training.data.drive import overexposed_sky
 from hybrid_depth_training.data.kitti_odometry import stereo_depth
 
 
@@ -81,3 +82,17 @@ def test_synthetic_views_are_kept(tmp_path):
     assert files == {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
     np.testing.assert_array_equal(first[0].depth_m, again[0].depth_m)
     assert np.isposinf(first[0].depth_m).any() or np.nanmax(first[0].depth_m) > 5
+
+
+def test_overexposed_sky_is_white_high_and_without_returns():
+    image = np.full((90, 120, 3), 100, np.uint8)
+    image[5:25, 10:60] = 255  # sky
+    image[5:25, 80:110] = 255  # a white wall: the LiDAR sees it
+    image[60:80, 10:60] = 255  # a white car, low in the image
+    depth = np.full((90, 120), np.nan, np.float32)
+    depth[::2, 80:110:2] = 12.0
+    sky = overexposed_sky(image, depth)
+    assert sky[10:20, 15:55].all()
+    assert not sky[:, 70:].any()
+    assert not sky[50:].any()
+    assert not sky[30:50].any()
