@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 import json
 import logging
 from pathlib import Path
@@ -28,6 +29,7 @@ from hybrid_depth_training.priors import flat_ground, PositionPrior
 _log = logging.getLogger(__name__)
 Predict = Callable[[DriveFrame], tuple[np.ndarray, 'np.ndarray | None']]
 MAX_M = 80.0
+CROP = 0.7  # of the image's width and height, for the test with another focal length
 _REAL_STREETS = ('drive', 'kitti_odometry')  # datasets the position prior may learn from
 
 
@@ -55,11 +57,16 @@ def evaluate(drive: str, models: list[str], prior_from: Path | None = None,
     for model in models:
         pipeline = DepthPipeline(PipelineConfig(model=model, max_depth_m=MAX_M))
         pipeline.warm_up(opened.camera)
-        rows.append(measure(pipeline.spec.name, _predict_with(pipeline), opened, frames))
-        pipeline.close()
+        predict = _predict_with(pipeline)
+        rows.append(measure(pipeline.spec.name, predict, opened, frames))
         folder = find_model(model).parent
         if (folder / 'card.json').is_file():
             add_evaluation(folder, {**rows[-1], 'drive': opened.name})
+        rows += [measure(f'{pipeline.spec.name}, {text}', _cropped(predict, keeps_K), opened,
+                         frames)
+                 for text, keeps_K in (('another focal length', False),
+                                       ('another focal length, K not told', True))]
+        pipeline.close()
     for row in rows:
         print(f'{row["name"]:28s} AbsRel {row["abs_rel"]:.3f}  RMSE {row["rmse"]:.2f} m  '
               f'd1 {row["d1"]:.3f}   median-scaled AbsRel {row["median_scaled"]["abs_rel"]:.3f}')
@@ -101,6 +108,26 @@ def _predict_with(pipeline: DepthPipeline) -> Predict:
     return predict
 
 
+def _cropped(predict: Predict, keeps_K: bool) -> Predict:
+    """
+    Predict from the middle of the image only, which for a network is a longer focal length.
+
+    With ``keeps_K`` the camera is said to be the uncropped one at a lower resolution: what metric
+    depth would be if it did not depend on the intrinsics. Outside the crop there is no depth.
+    """
+    def predict_cropped(frame: DriveFrame) -> tuple[np.ndarray, np.ndarray | None]:
+        camera = frame.camera
+        width, height = round(camera.width * CROP), round(camera.height * CROP)
+        x, y = (camera.width - width) // 2, (camera.height - height) // 2
+        seen = camera.resized(width, height) if keeps_K else camera.cropped(x, y, width, height)
+        window = slice(y, y + height), slice(x, x + width)
+        depth_m, sigma_m = np.full((2, camera.height, camera.width), np.nan, np.float32)
+        depth_m[window], sigma_m[window] = predict(replace(
+            frame, image_rgb=np.ascontiguousarray(frame.image_rgb[window]), camera=seen))
+        return depth_m, sigma_m
+    return predict_cropped
+
+
 def _position_prior(config_path: Path) -> PositionPrior:
     samples = []
     for source in yaml.safe_load(config_path.read_text())['sources']:
@@ -137,6 +164,10 @@ def _markdown(rows: list[dict[str, Any]], drive: Drive, prior_from: Path | None)
         '- *flat ground*: an endless level road under a level camera, 80 m above the horizon.',
         '- *position only*: the median depth of the real street frames that the model was trained '
         'on, for each direction of view; it never looks at the image.',
+        f'- *another focal length*: the model is given the middle {CROP:.0%} of the image in '
+        'width and height, with its K, and measured there; *K not told*: the same, but with the '
+        'intrinsics that the whole image would have at that size. The difference is what knowing '
+        'K is worth.',
         '- *within 1 sigma*: share of pixels whose error is below the published sigma; 0.68 is '
         'perfect calibration.',
         '- *ms a frame*: preprocessing, network and postprocessing, two CPU threads, median.', ''])
