@@ -20,16 +20,23 @@ ABOVE_CAMERA_M = 0.5
 
 _BELOW_EGO = 0.06  # share of the height
 _ABOVE_RANGE = 0.04
-_NICE = (1, 2, 5)
+FINE_STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)
+_RING_LABEL_DEG = 55.0  # right of forward: out of most cameras' view, so no point is under it
 
 
 Metres = TypeVar('Metres', float, np.ndarray)
 
 
-def nice_up(value: float, steps: tuple[float, ...] = _NICE) -> float:
-    """Return the smallest round number that is not below ``value``, which is positive."""
+def nice_up(value: float, steps: tuple[float, ...]) -> float:
+    """Return the smallest ``steps`` times a power of ten not below ``value``, positive."""
     power = 10.0 ** math.floor(math.log10(value))
     return next((s * power for s in steps if s * power >= value * (1 - 1e-9)), 10 * power)
+
+
+def nice_down(value: float, steps: tuple[float, ...]) -> float:
+    """Return the largest ``steps`` times a power of ten not above ``value``, positive."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next((s * power for s in reversed(steps) if s * power <= value * (1 + 1e-9)), power)
 
 
 def view_range(points: np.ndarray, max_m: float) -> float:
@@ -38,7 +45,7 @@ def view_range(points: np.ndarray, max_m: float) -> float:
     z = z[np.isfinite(z) & (z > 0)]
     if not z.size:
         return max_m
-    return min(max_m, nice_up(float(np.percentile(z, 92)), (1, 1.5, 2, 3, 4, 5, 6, 8)))
+    return min(max_m, nice_up(float(np.percentile(z, 88)), FINE_STEPS))
 
 
 def pixel_of(x_m: Metres, z_m: Metres, size: tuple[int, int],
@@ -114,8 +121,10 @@ def _draw_rings(picture: np.ndarray, range_m: float) -> None:
         r = round(radius * scale)
         cv2.ellipse(picture, ego, (r, r), 0, 180, 360, RING_RGB, 1, cv2.LINE_AA)
         label = f'{radius:g} m'
-        x = ego[0] - text_width(label, text_px) / 2
-        write(picture, label, x, ego[1] - r - text_px / 2, text_px, TEXT_RGB, halo=GROUND_RGB)
+        wide = text_width(label, text_px)
+        aside = min(r * math.sin(math.radians(_RING_LABEL_DEG)), width / 2 - wide / 2 - 6)
+        y = ego[1] - math.sqrt(max(r * r - aside * aside, 0)) - text_px / 2
+        write(picture, label, ego[0] + aside - wide / 2, y, text_px, TEXT_RGB, halo=GROUND_RGB)
     s = max(5, round(height / 45))
     arrow = np.array([(ego[0], ego[1] - 2 * s), (ego[0] - s, ego[1]), (ego[0] + s, ego[1])])
     cv2.fillPoly(picture, [arrow], EGO_RGB, cv2.LINE_AA)

@@ -28,6 +28,7 @@ WIDTH = 2200  # pixels of every montage
 DEPTH, SIGMA, TRUTH, ERROR = 'depth', 'sigma / depth', 'truth', '|depth - truth| / truth'
 IMAGE = 'image'
 ABOVE = "bird's-eye view"
+NUMBERS = ''  # the cell that is left over
 
 _MARGIN = 24
 _GAP = 10  # between panels
@@ -54,7 +55,7 @@ class MontageRow:
 class _Layout:
     """Where the panels of one frame go: ``lines`` x ``columns`` cells, the cloud beside them."""
 
-    panels: tuple[str, ...]
+    panels: tuple[str, ...]  # line by line; NUMBERS where a cell is left over
     lines: int
     columns: int
     abreast: int  # frames side by side
@@ -94,13 +95,13 @@ def montage(rows: Sequence[MontageRow], title: str, max_m: float = 80.0) -> np.n
     bands = math.ceil(len(rows) / layout.abreast)
     picture = np.full((top + bands * height + foot.shape[0] + _MARGIN, WIDTH, 3), 255, np.uint8)
     write(picture, shorten(title, 18, WIDTH - 2 * _MARGIN), _MARGIN, 22, 18, INK_RGB, bold=True)
-    reach = max((view_range(row.points, max_m) for row in rows if row.points is not None),
-                default=max_m)
+    reaches = _reaches(rows, max_m)
     for number, (row, values) in enumerate(zip(rows, maps, strict=True)):
         band, place = divmod(number, layout.abreast)
         x = _MARGIN + place * (WIDTH - _MARGIN - width - _MARGIN if layout.abreast > 1 else 0)
         y = top + band * height
-        _draw_frame(picture[y:y + height, x:x + width], row, values, scales, layout, reach)
+        _draw_frame(picture[y:y + height, x:x + width], row, values, scales, layout,
+                    reaches[number])
     y = top + bands * height
     picture[y:y + foot.shape[0], _MARGIN:WIDTH - _MARGIN] = foot
     return picture
@@ -133,6 +134,8 @@ def _layout(rows: Sequence[MontageRow]) -> _Layout:
         lines = len(panels) if len(panels) <= 3 else 2
         abreast = min(2, len(rows)) if len(panels) <= 3 else 1
     columns = math.ceil(len(panels) / lines)
+    if len(panels) < lines * columns:
+        panels.insert(columns, NUMBERS)  # so that the truth is right below the depth
     # the bird's-eye view is as high as all the lines together, and nearly as wide
     share = (0.85 if lines > 1 else 1.0) if any(_has_values(r.points) for r in rows) else 0.0
     between = (lines - 1) * _CAPTION
@@ -162,18 +165,30 @@ def _maps(row: MontageRow, max_m: float) -> dict[str, np.ndarray]:
     return maps
 
 
+def _reaches(rows: Sequence[MontageRow], max_m: float) -> list[float]:
+    """Return how far each bird's-eye view reaches: all as far, but for a room among streets."""
+    own = [view_range(row.points, max_m) if _has_values(row.points) else 0.0 for row in rows]
+    return [max(own) if 2.5 * reach >= max(own) else reach for reach in own]
+
+
 def _draw_frame(block: np.ndarray, row: MontageRow, maps: dict[str, np.ndarray],
                 scales: dict[str, DepthScale | ShareScale], layout: _Layout,
                 reach_m: float) -> None:
     """Draw one frame into ``block``, a view of the page."""
-    name = shorten(row.name, 13, block.shape[1] // 2)
+    name = shorten(row.name, 13, block.shape[1] - 2 * _GAP)
     write(block, name, 0, 8, 13, INK_RGB, bold=True)
-    x = text_width(name, 13) + 28
-    write(block, shorten(_facts(maps), 11, block.shape[1] - x), x, 9, 11, PALE_RGB)
+    if NUMBERS not in layout.panels:
+        x = text_width(name, 13) + 28
+        write(block, shorten(',  '.join(_facts(maps)), 11, block.shape[1] - x), x, 9, 11, PALE_RGB)
     for number, key in enumerate(layout.panels):
         line, column = divmod(number, layout.columns)
         x = column * (layout.cell[0] + _GAP)
         y = _HEADER + line * (layout.cell[1] + _CAPTION)
+        if key == NUMBERS:
+            for fact in _facts(maps):
+                y += 26
+                write(block, shorten(fact, 12, layout.cell[0]), x, y, 12, PALE_RGB)
+            continue
         if key == IMAGE:
             panel = _fitted(row.image_rgb, layout.cell)
         elif key in maps:
@@ -192,21 +207,20 @@ def _place(block: np.ndarray, panel: np.ndarray, caption: str, x: int, y: int) -
     block[y:y + panel.shape[0], x:x + panel.shape[1]] = panel
 
 
-def _facts(maps: dict[str, np.ndarray]) -> str:
-    """Return the numbers of one frame as a line."""
-    facts = []
+def _facts(maps: dict[str, np.ndarray]) -> list[str]:
+    """Return the numbers of one frame, for people."""
     depth = maps[DEPTH][np.isfinite(maps[DEPTH])]
-    if depth.size:
-        facts.append(f'depth {depth.min():.1f} to {depth.max():.1f} m, '
-                     f'median {np.median(depth):.1f} m')
-    else:
-        facts.append('no depth')
+    if not depth.size:
+        return ['no depth']
+    facts = [f'depth {depth.min():.1f} to {depth.max():.1f} m, median {np.median(depth):.1f} m']
     if SIGMA in maps and np.isfinite(maps[SIGMA]).any():
-        facts.append(f'sigma {100 * np.nanmedian(maps[SIGMA]):.1f} % (median)')
-    if ERROR in maps and np.isfinite(maps[ERROR]).any():
-        facts.append(f'error {100 * np.nanmean(maps[ERROR]):.1f} % (mean), '
-                     f'{100 * np.nanmedian(maps[ERROR]):.1f} % (median)')
-    return ',  '.join(facts)
+        facts.append(f'median sigma {100 * np.nanmedian(maps[SIGMA]):.1f} %')
+    error = maps[ERROR][np.isfinite(maps[ERROR])] if ERROR in maps else np.empty(0)
+    if error.size:
+        facts.append(f'mean error {100 * error.mean():.1f} %, median '
+                     f'{100 * np.median(error):.1f} %')
+        facts.append(f'truth on {100 * error.size / maps[ERROR].size:.0f} % of the pixels')
+    return facts
 
 
 def _point_colours(row: MontageRow) -> np.ndarray | None:

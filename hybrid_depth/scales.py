@@ -10,7 +10,7 @@ import math
 import cv2
 import numpy as np
 
-from hybrid_depth.birdseye import nice_up
+from hybrid_depth.birdseye import FINE_STEPS, nice_down, nice_up
 from hybrid_depth.colour import depth_to_rgb, FAR_RGB, INVALID_RGB
 from hybrid_depth.lettering import INK_RGB, text_width, WHITE_RGB, write
 
@@ -80,12 +80,8 @@ def depth_scale(depths_m: Sequence[np.ndarray], max_m: float) -> DepthScale:
     if not values.size:
         return DepthScale(max_m / 80, max_m)
     low, high = np.percentile(values, [0.5, 99])
-    steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
-    top = min(max_m, nice_up(float(high), steps))
-    bottom = nice_up(max(float(low), top / 200), steps)
-    if bottom > low:  # the round number below
-        bottom = max([s * p for p in (bottom / 10, bottom) for s in (0.1, 0.2, 0.5, 1)
-                      if s * p <= max(low, top / 200)], default=top / 200)
+    top = min(max_m, nice_up(float(high), FINE_STEPS))
+    bottom = nice_down(max(float(low), top / 200), FINE_STEPS)
     return DepthScale(min(bottom, top / 2), top)
 
 
@@ -93,8 +89,9 @@ def share_scale(shares: Sequence[np.ndarray], label: str, colormap: int) -> Shar
     """Return the scale of relative errors, 10 to 100 % at its end."""
     finite = [s[np.isfinite(s)] for s in shares]
     values = np.concatenate([v[::max(1, v.size // 20000)] for v in finite] or [np.empty(0)])
-    top = nice_up(max(float(np.percentile(values, 95)), 1e-3), (1, 2, 4)) if values.size else 0.2
-    return ShareScale(min(max(top, 0.1), 1.0), label, colormap)
+    high = float(np.percentile(values, 90)) if values.size else 0.2
+    # steps whose quarters, the ticks, are round
+    return ShareScale(min(nice_up(max(high, 0.1), (1, 2, 4, 6, 8)), 1.0), label, colormap)
 
 
 def legend(scales: Sequence[DepthScale | ShareScale], swatches: Sequence[tuple[str, tuple]],

@@ -13,6 +13,7 @@ from hybrid_depth import montage as module
 from hybrid_depth.birdseye import (
     birds_eye,
     GROUND_RGB,
+    nice_down,
     nice_up,
     pixel_of,
     ring_distances,
@@ -101,8 +102,8 @@ def test_a_frame_without_any_depth_is_shown_as_such():
 
 def test_facts_are_those_of_the_arrays():
     facts = module._facts(module._maps(FULL, 80.0))
-    assert 'sigma 5.0 % (median)' in facts
-    assert 'error 10.0 % (mean)' in facts
+    assert 'median sigma 5.0 %' in facts
+    assert 'mean error 10.0 %, median 10.0 %' in facts
 
 
 def test_error_counts_only_truth_in_range():
@@ -197,7 +198,32 @@ def test_range_follows_the_points():
     assert view_range(near * np.nan, 80.0) == 80.0
 
 
-@pytest.mark.parametrize(('value', 'expected'),
-                         [(0.9, 1.0), (1.0, 1.0), (3.1, 5.0), (77.0, 100.0)])
-def test_round_numbers(value, expected):
-    assert nice_up(value) == pytest.approx(expected)
+def test_a_room_among_streets_has_its_own_range():
+    def row(far_m):
+        points = np.zeros((50, 3), np.float32)
+        points[:, 2] = far_m
+        return replace(FULL, points=points)
+    none = replace(FULL, points=None)
+    assert module._reaches([row(4.0), row(40.0), row(30.0), none], 80.0)[:3] == [4.0, 40.0, 40.0]
+
+
+def test_truth_is_below_the_depth_and_the_left_over_cell_has_the_numbers(monkeypatch):
+    places, texts = {}, []
+    place, write = module._place, module.write
+    monkeypatch.setattr(module, '_place', lambda block, panel, caption, x, y: (
+        places.update({caption: (x, y)}), place(block, panel, caption, x, y)))
+    monkeypatch.setattr(module, 'write', lambda picture, text, x, y, *args, **kinds: (
+        texts.append((text, x, y)), write(picture, text, x, y, *args, **kinds)))
+    montage([FULL], 'title')
+    assert places['truth'][0] == places['depth'][0]
+    assert places['|depth - truth| / truth'][0] == places['sigma / depth'][0]
+    fact = next(entry for entry in texts if entry[0].startswith('mean error 10.0 %'))
+    assert fact[1] == places['image'][0]
+    assert fact[2] > places['truth'][1]
+
+
+@pytest.mark.parametrize(('value', 'below', 'above'), [
+    (0.9, 0.5, 1.0), (1.0, 1.0, 1.0), (3.1, 2.0, 5.0), (77.0, 50.0, 100.0)])
+def test_round_numbers(value, below, above):
+    assert nice_down(value, (1, 2, 5)) == pytest.approx(below)
+    assert nice_up(value, (1, 2, 5)) == pytest.approx(above)
