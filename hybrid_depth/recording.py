@@ -4,7 +4,7 @@
 Frames as a recording for the rerun viewer (.rrd): camera, image, depth, cloud and path.
 
 Sizes are kept to what is looked at: pictures at most 800 pixels wide, JPEG images, depth in
-centimetres, some ten thousand points a frame; about 0.3 MB a frame.
+centimetres, some ten thousand points a frame; about 0.4 MB a frame.
 """
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from hybrid_depth.errors import ConfigError
 MAX_WIDTH = 800
 MAX_POINTS = 12_000
 JPEG_QUALITY = 80
+PNG_LEVEL = 3  # a sixth smaller than OpenCV's own choice for some milliseconds more
 DEPTH_UNITS_PER_M = 100
 EDGE_RATIO = 1.08  # neighbours that differ more are an outline: their points would float
 _UP = {(0, 1): 'RIGHT_HAND_X_UP', (0, -1): 'RIGHT_HAND_X_DOWN', (1, 1): 'RIGHT_HAND_Y_UP',
@@ -112,7 +113,8 @@ class Recording:
         small = cv2.resize(depth_m, (width, height), interpolation=cv2.INTER_NEAREST)
         # 0 is 'none' to the viewer, as in any 16-bit depth image
         units = np.where(np.isfinite(small) & (small > 0), small, 0) * DEPTH_UNITS_PER_M
-        _, png = cv2.imencode('.png', np.minimum(np.round(units), 65535).astype(np.uint16))
+        _, png = cv2.imencode('.png', np.minimum(np.round(units), 65535).astype(np.uint16),
+                              [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
         return self._rr.EncodedDepthImage(
             png.tobytes(), media_type='image/png', meter=DEPTH_UNITS_PER_M, colormap='Turbo',
             depth_range=[0, self._max_m * DEPTH_UNITS_PER_M])
