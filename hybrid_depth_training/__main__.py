@@ -47,8 +47,9 @@ def _export_parser() -> ArgumentParser:
     parser = ArgumentParser(description='Export the newest checkpoint of a run to ONNX.')
     parser.add_argument('run', type=Path, help='folder of the run')
     parser.add_argument('--out', type=Path, required=True, help='model folder to write')
-    parser.add_argument('--calibrate', type=bool, default=True,
-                        help='scale sigma so that it is right on the held-out frames')
+    parser.add_argument('--calibrate_on', type=Path | None, default=None,
+                        help='run whose held-out frames say how sigma is scaled; best one of the '
+                             'same recipe that holds out a whole scene. Default: this run')
     return parser
 
 
@@ -71,7 +72,7 @@ def _train(options: object) -> None:
 
 def _export(options: object) -> None:
     from hybrid_depth_training.export import calibrate, export
-    print(export(options.run, options.out, calibrate(options.run) if options.calibrate else 1.0))
+    print(export(options.run, options.out, *calibrate(options.calibrate_on or options.run)))
 
 
 def _evaluate(options: object) -> None:

@@ -69,18 +69,19 @@ def render(card: dict[str, Any]) -> str:
         '## Figures', '',
         'Held-out ends of the training sequences (same scenes, later frames: these say that it '
         'learned, not how it does elsewhere); metric, no scaling; the last column is the share '
-        'within one sigma before the calibration '
-        f'(factor {card["sigma_scale"]}) that was fitted on these frames:', '',
+        'within one sigma before its calibration:', '',
         '| frames of | frames | AbsRel | d1 | within 1 sigma |', '|---|---|---|---|---|',
         *held_out, '',
         'Drives that it was neither trained nor tuned on (metric, no scaling, 80 m):', '',
         '| drive | frames | AbsRel | RMSE m | d1 | within 1 sigma |', '|---|---|---|---|---|---|',
         *evaluations, '',
+        f'Sigma was then multiplied by {card["sigma_scale"]}, which makes 68 % of the errors fall '
+        f'within it on {card["sigma_from"]}.', '',
         '## How it was made', '',
         '```', f'python -m hybrid_depth_training train --run config/training/{card["name"]}.yaml '
         f'--out runs/{card["name"]}',
         f'python -m hybrid_depth_training export runs/{card["name"]} '
-        f'--out hybrid_depth/models/{card["name"]}', '```', '',
+        f'--out hybrid_depth/models/{card["name"]} --calibrate_on ...', '```', '',
         '## Limits', '',
         'Trained on a few hundred real frames. Depth outside streets seen from a car and rooms is '
         'a guess; trust sigma, and check against a sensor before anything depends on it. Single '

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from hybrid_depth.errors import ConfigError
@@ -26,6 +27,19 @@ class SourceConfig:
     """Share at the end of the sequence that is kept for validation, never trained on"""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the dataset's load()"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hold_out <= 1 or self.weight < 0:
+            raise ConfigError(f'{self.label}: hold_out is {self.hold_out} and weight '
+                              f'{self.weight}; expected 0 to 1, and 0 or more')
+        if self.hold_out == 1 and self.weight:
+            raise ConfigError(f'{self.label} holds out everything but has weight {self.weight}; '
+                              'expected 0: there is nothing to draw')
+
+    @property
+    def label(self) -> str:
+        """Name of the source in logs and cards."""
+        return f'{self.dataset} {PurePath(self.path).name}'
 
 
 @dataclass(frozen=True)

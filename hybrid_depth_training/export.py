@@ -47,12 +47,12 @@ class ExportedDepth(nn.Module):
         return depth, depth * torch.exp(log_b) * self.sigma_scale
 
 
-def export(run: Path, out: Path, sigma_scale: float = 1.0) -> Path:
+def export(run: Path, out: Path, sigma_scale: float = 1.0, sigma_from: str = 'nothing') -> Path:
     """
     Export the newest checkpoint of ``run`` into the folder ``out``; return the ONNX path.
 
-    ``sigma_scale`` multiplies sigma: what ``calibrate`` found on the held-out frames. Writes
-    model.onnx, golden.npz, card.json and CARD.md. Raises ContractError where ONNX Runtime and
+    ``sigma_scale`` multiplies sigma: what ``calibrate`` found on the frames of ``sigma_from``.
+    Writes model.onnx, golden.npz, card.json and CARD.md. Raises ContractError where ONNX Runtime and
     torch differ by more than PARITY on any golden input; nothing is written then.
     """
     config = load_config(run)
@@ -63,8 +63,8 @@ def export(run: Path, out: Path, sigma_scale: float = 1.0) -> Path:
         name=config.name, schema=SCHEMA, kind='single_frame', size_multiple=32,
         pixels=street.height * street.width, min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M,
         licence=config.licence,
-        trained_on=tuple(dict.fromkeys(f'{source.dataset} {Path(source.path).name}'
-                                       for source in config.sources)))
+        trained_on=tuple(dict.fromkeys(source.label for source in config.sources
+                                       if source.hold_out < 1)))
     out.mkdir(parents=True, exist_ok=True)
     part = out / 'model.part.onnx'
     _write_onnx(exported, spec, part)
@@ -88,6 +88,7 @@ def export(run: Path, out: Path, sigma_scale: float = 1.0) -> Path:
         'parameters_m': round(sum(p.numel() for p in model.parameters()) / 1e6, 2),
         'steps': step,
         'sigma_scale': round(sigma_scale, 4),
+        'sigma_from': sigma_from,
         'parity': worst,
         'torch': torch.__version__,
         'opset': OPSET,
@@ -172,17 +173,23 @@ def _parity(path: Path, spec: ModelSpec, golden: dict[str, np.ndarray]) -> float
     return worst
 
 
-def calibrate(run: Path) -> float:
+def calibrate(run: Path) -> tuple[float, str]:
     """
-    Return the factor on sigma that makes 68.27 % of held-out errors fall within one sigma.
+    Return the factor on sigma that makes 68.27 % of held-out errors fall within it, and on what.
 
-    The median over the held-out sources, so that no one source decides.
+    Where the run holds out whole sources (``hold_out: 1``), those alone decide: a scene that was
+    never seen tells how sure one may be elsewhere, the end of a seen one does not. The median over
+    the sources, so that no one source decides.
     """
     from hybrid_depth_training.train import collate, DataMix
     config = load_config(run)
     _, model = load_model(run, config)
-    factors = []
-    for name, views in DataMix(config).validation.items():
+    validation = DataMix(config).validation
+    unseen = {source.label for source in config.sources if source.hold_out == 1}
+    factors = {}
+    for name, views in validation.items():
+        if unseen and name not in unseen:
+            continue
         ratios = []
         for view in views:
             batch = collate([view])
@@ -192,6 +199,6 @@ def calibrate(run: Path) -> float:
             depth, truth = log_depth.exp()[has_truth], batch['depth_m'][has_truth]
             sigma = losses.SIGMA_PER_B * log_b.exp()[has_truth] * depth
             ratios.append(((depth - truth).abs() / sigma).numpy())
-        factors.append(float(np.quantile(np.concatenate(ratios), 0.6827)))
-        _log.info('sigma of %s wants a factor of %.2f', name, factors[-1])
-    return float(np.median(factors))
+        factors[name] = float(np.quantile(np.concatenate(ratios), 0.6827))
+        _log.info('sigma of %s wants a factor of %.2f', name, factors[name])
+    return float(np.median(list(factors.values()))), ', '.join(factors)

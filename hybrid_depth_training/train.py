@@ -153,7 +153,7 @@ class DataMix:
                 group = config.groups[source.group]
                 spread = np.linspace(len(samples) - held, len(samples) - 1,
                                      min(held, _VALIDATION_FRAMES)).astype(int)
-                self.validation[f'{source.dataset} {Path(source.path).name}'] = [
+                self.validation[source.label] = [
                     make_view(samples[i], (group.height, group.width), NO_AUGMENT, rng)
                     for i in spread]
 

@@ -76,6 +76,15 @@ def test_drop_reasons_of_the_troubleshooting_table() -> None:
         assert f'`{reason}`' in documented
 
 
+def test_accuracy_is_that_of_the_measured_table() -> None:
+    measured = (ROOT / 'docs' / 'accuracy.md').read_text()
+    figures = re.findall(r'\| (\d\.\d{3}) \| (\d+\.\d\d) \| (\d\.\d{3}) \|$', README,
+                         flags=re.MULTILINE)
+    assert len(figures) == 5
+    for abs_rel, rmse, d1 in figures:
+        assert re.search(rf'\| {abs_rel} \| [\d.]+ \| {rmse} \| [\d.]+ \| {d1} \|', measured)
+
+
 def test_links_and_files() -> None:
     for target in re.findall(r'\]\(([^)#]+)\)', README):
         if '://' not in target:

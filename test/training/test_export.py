@@ -87,7 +87,8 @@ def test_folder_that_is_no_run_is_named(tmp_path):
 def test_calibration_makes_sigma_right_on_the_held_out_frames(run):
     from hybrid_depth_training.train import collate, DataMix
     config = export_module.load_config(run)
-    scale = export_module.calibrate(run)
+    scale, names = export_module.calibrate(run)
+    assert names == 'drive ' + Path(config.sources[0].path).name
     _, model = export_module.load_model(run, config)
     (views,) = DataMix(config).validation.values()
     inside = []
