@@ -52,8 +52,8 @@ def export(run: Path, out: Path, sigma_scale: float = 1.0, sigma_from: str = 'no
     Export the newest checkpoint of ``run`` into the folder ``out``; return the ONNX path.
 
     ``sigma_scale`` multiplies sigma: what ``calibrate`` found on the frames of ``sigma_from``.
-    Writes model.onnx, golden.npz, card.json and CARD.md. Raises ContractError where ONNX Runtime and
-    torch differ by more than PARITY on any golden input; nothing is written then.
+    Writes model.onnx, golden.npz, card.json and CARD.md. Raises ContractError where ONNX Runtime
+    and torch differ by more than PARITY on any golden input; nothing is written then.
     """
     config = load_config(run)
     step, model = load_model(run, config)
