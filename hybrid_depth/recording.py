@@ -22,7 +22,7 @@ from hybrid_depth.errors import ConfigError
 MAX_WIDTH = 800
 MAX_POINTS = 12_000
 JPEG_QUALITY = 80
-PNG_LEVEL = 3  # a sixth smaller than OpenCV's own choice for some milliseconds more
+PNG_LEVEL = 3  # smaller files than OpenCV's own choice for some milliseconds more a frame
 DEPTH_UNITS_PER_M = 100
 EDGE_RATIO = 1.08  # neighbours that differ more are an outline: their points would float
 _UP = {(0, 1): 'RIGHT_HAND_X_UP', (0, -1): 'RIGHT_HAND_X_DOWN', (1, 1): 'RIGHT_HAND_Y_UP',

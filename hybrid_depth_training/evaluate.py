@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 import json
 import logging
+import os
 from pathlib import Path
 import platform
 import time
@@ -155,7 +156,8 @@ def _markdown(rows: list[dict[str, Any]], drive: Drive, prior_from: Path | None)
         'Written by', '', '```',
         f'python -m hybrid_depth_training evaluate <drive>{prior} --markdown docs/accuracy.md',
         '```', '',
-        f'on {platform.machine()}, Python {platform.python_version()}; every row in the same run.',
+        f'on {platform.machine()} with {os.cpu_count()} cores, Python '
+        f'{platform.python_version()}; every row in the same run.',
         '',
         '| method | AbsRel | SqRel m | RMSE m | RMSElog | d1 | d2 | d3 | AbsRel, median-scaled | '
         'truth / prediction (median, std) | within 1 sigma | ms a frame |',
