@@ -7,7 +7,7 @@ Adding one: a file here with ``available()`` and ``open_backend()``, and a row i
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -34,8 +34,6 @@ class Backend(Protocol):
     def close(self) -> None:
         """Release the model's memory. Calling twice is harmless."""
 
-
-OpenBackend = Callable[[Path, ModelSpec, tuple[int, int], int], Backend]
 
 # name -> module with available() -> str (empty = yes, else why not and the remedy) and
 # open_backend(path, spec, (H, W), cpu_threads) -> Backend. The order is the order of 'auto'.

@@ -83,8 +83,7 @@ class CompactDepth(nn.Module):
             x = level(x, skip, F.avg_pool2d(rays, stride))
         x = F.interpolate(self.head(x), scale_factor=2.0, mode='bilinear', align_corners=False)
         log_focal = torch.log(K[:, 0, 0] / REFERENCE_FOCAL_PX).view(-1, 1, 1, 1)
-        # the gradient of a hard clamp is zero outside, so it only bounds what is exported
-        log_depth = x[:, :1] + log_focal
+        log_depth = x[:, :1] + log_focal  # bounded at export only: a clamp has no gradient outside
         log_b = x[:, 1:].clamp(*LOG_SIGMA_RANGE)
         return log_depth, log_b
 

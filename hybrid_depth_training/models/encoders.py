@@ -13,8 +13,6 @@ from safetensors.torch import load_file
 import torch
 from torch import nn
 
-WEIGHT_SOURCES = ('imagenet', 'random')
-
 
 class EfficientNetLite0(nn.Module):
     """

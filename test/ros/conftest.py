@@ -8,9 +8,13 @@ import importlib.util
 import os
 from pathlib import Path
 import sys
+from typing import TYPE_CHECKING
 import zlib
 
 import pytest
+
+if TYPE_CHECKING:
+    from node_bench import Bench
 
 ROOT = Path(__file__).resolve().parents[2]
 HAS_ROS = importlib.util.find_spec('rclpy') is not None
@@ -26,7 +30,7 @@ if not HAS_ROS:
 def pytest_report_header() -> str:
     """Say at the top why test/ros is left out, where it is."""
     return 'test/ros: real rclpy' if HAS_ROS else \
-        'test/ros: LEFT OUT, rclpy cannot be imported (make setup installs it)'
+        'test/ros: LEFT OUT, rclpy cannot be imported (make test installs it)'
 
 
 @pytest.fixture(scope='module')
@@ -38,3 +42,12 @@ def ros(request: pytest.FixtureRequest) -> Iterator[None]:
     rclpy.init(domain_id=domain)
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def bench(ros: None) -> Iterator[Bench]:
+    """Return a node on a bench, with a pipeline that is fake."""
+    from node_bench import Bench
+    made = Bench()
+    yield made
+    made.close()

@@ -24,14 +24,6 @@ pytestmark = pytest.mark.usefixtures('ros')
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    """Return a bench whose pipeline is fake."""
-    made = Bench()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def real(tiny_model: Path) -> Iterator[Bench]:
     """Return a bench with the real pipeline and the tiny model."""
     made = Bench(DepthPipeline, model=str(tiny_model))

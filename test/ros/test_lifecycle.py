@@ -3,7 +3,6 @@
 """Transitions of the node, in process and by service, and the process around it."""
 from __future__ import annotations
 
-from collections.abc import Iterator
 import gc
 import os
 from pathlib import Path
@@ -29,13 +28,6 @@ from hybrid_depth.errors import BackendUnavailable
 ROOT = Path(__file__).resolve().parents[2]
 SUCCESS = TransitionCallbackReturn.SUCCESS
 pytestmark = pytest.mark.usefixtures('ros')
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    made = Bench()
-    yield made
-    made.close()
 
 
 def inference_threads() -> list[threading.Thread]:
