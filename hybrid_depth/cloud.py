@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection
 from dataclasses import dataclass
 import functools
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.errors import ConfigError
-from hybrid_depth.types import DepthResult
+from hybrid_depth.types import DepthResult, Evidence
 
 FLOAT32 = 7  # sensor_msgs/PointField.FLOAT32
 POINT_STEP = 16  # bytes of one point
@@ -55,11 +56,14 @@ class CloudPacker:
     not finite, and where a filter that is on rejects it. ``stride`` takes every n-th pixel of
     both axes, starting with the first. ``max_range_m`` limits z; 0 switches it off, as it does
     ``max_relative_sigma``, the limit of sigma / depth. ``remove_edges`` drops the pixels at
-    depth discontinuities. Points are in the optical frame: x right, y down, z forward.
+    depth discontinuities, ``remove_evidence`` those whose depth rests on one of these; a result
+    without evidence rests on Evidence.SINGLE_FRAME. Points are in the optical frame: x right,
+    y down, z forward.
     """
 
     def __init__(self, stride: int = 1, *, max_range_m: float = 0.0,
-                 max_relative_sigma: float = 0.0, remove_edges: bool = False) -> None:
+                 max_relative_sigma: float = 0.0, remove_edges: bool = False,
+                 remove_evidence: Collection[Evidence] = ()) -> None:
         if stride < 1:
             raise ConfigError(f'cloud stride is {stride}; expected 1 or more')
         if not max_range_m >= 0 or not max_relative_sigma >= 0:
@@ -71,6 +75,7 @@ class CloudPacker:
         self.max_range_m = max_range_m
         self.max_relative_sigma = max_relative_sigma
         self.remove_edges = remove_edges
+        self.remove_evidence = frozenset(remove_evidence)
         self._buffer = array('B')
         self._points = np.empty((0, 0, 4), np.float32)
 
@@ -107,6 +112,12 @@ class CloudPacker:
                 z[~(result.sigma_m[::s, ::s] <= self.max_relative_sigma * z)] = np.nan
         if self.remove_edges:
             z[result.edge[::s, ::s]] = np.nan
+        if result.evidence is not None:
+            evidence = result.evidence[::s, ::s]
+            for unwanted in self.remove_evidence:
+                z[evidence == unwanted] = np.nan
+        elif Evidence.SINGLE_FRAME in self.remove_evidence:
+            z[:] = np.nan
         return z
 
 

@@ -31,6 +31,8 @@ class PipelineConfig:
     far_policy: str = 'inf'  # 'inf' (REP-117), 'nan', or 'clip' to max_depth_m
     max_relative_sigma: float = 0.0  # sigma/depth above this is NaN; 0 switches the test off
     edge_ratio: float = 1.15  # neighbours whose depths differ by this factor are an edge
+    use_odometry: bool = True  # match against earlier frames where model and pose allow it
+    camera_height_m: float = 0.0  # of the camera over the ground, a cue of scale; 0 = unknown
 
     def __post_init__(self) -> None:
         def check(ok: bool, key: str, expected: str) -> None:
@@ -53,6 +55,7 @@ class PipelineConfig:
         check(self.far_policy in FAR_POLICIES, 'far_policy', f'one of {FAR_POLICIES}')
         check(0.0 <= self.max_relative_sigma <= 10.0, 'max_relative_sigma', '0 to 10')
         check(1.01 <= self.edge_ratio <= 10.0, 'edge_ratio', '1.01 to 10')
+        check(0.0 <= self.camera_height_m <= 100.0, 'camera_height_m', '0 (unknown) to 100 m')
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> PipelineConfig:

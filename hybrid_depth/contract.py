@@ -18,7 +18,11 @@ from typing import BinaryIO
 from hybrid_depth.errors import ContractError
 
 METADATA_KEY = 'hybrid_depth.spec'
-SCHEMA = 1
+SCHEMA = 2  # schema 1, without the fields of 'posed' models, is read as well
+KINDS = ('single_frame', 'posed')
+_POSED_FIELDS = ('sources', 'feature_channels', 'feature_stride')  # new in schema 2
+_MAX_SOURCES = 8
+TensorType = tuple[str, tuple[int, ...]]  # dtype as NumPy names it, shape
 _METADATA_LIMIT = 1 << 20  # bytes of one metadata entry; ours is under 1 kB
 _METADATA_PROPS = 14  # field number of ModelProto.metadata_props
 _GRAPH = 7  # field number of ModelProto.graph
@@ -32,25 +36,38 @@ class ModelSpec:
     Graph inputs: ``image`` (1, H, W, 3) uint8 RGB and ``K`` (1, 3, 3) float32, pixels of that
     image. Graph outputs: ``depth`` (1, 1, H, W) float32 metres along +Z and ``sigma``, same shape,
     one standard deviation in metres. Normalisation is inside the graph.
+
+    A graph of kind 'posed' also matches against S = ``sources`` earlier frames, on maps of
+    h = H / ``feature_stride`` by w = W / ``feature_stride``. More inputs, all float32:
+    ``source_features`` (1, S, C, h, w), C = ``feature_channels``: the output ``features`` of each
+    earlier frame; ``source_T_target`` (1, S, 4, 4): takes points of this camera to the earlier
+    one, optical frames, metres; ``source_valid`` (1, S): 1 = there is such a frame, 0 = ignore.
+    More outputs, all float32: ``features`` (1, C, h, w), to be fed back later; ``single_depth``
+    (1, 1, h, w) metres: what the image alone says; ``matched_depth`` (1, 1, h, w) metres: what
+    matching alone says; ``match_weight`` (1, 1, h, w), 0 to 1: how much the result rests on
+    matching. With ``source_valid`` all 0 the result is that of the single image.
     """
 
     name: str
     schema: int  # of this contract; the reader refuses others
-    kind: str  # 'single_frame'
+    kind: str  # one of KINDS
     size_multiple: int  # H and W are multiples of this
     pixels: int  # H * W the model was trained near; the resolution for a camera follows from it
     min_depth_m: float
     max_depth_m: float
     licence: str  # SPDX identifier of the weights
     trained_on: tuple[str, ...]
+    sources: int = 0  # earlier frames that the graph takes; 0 for 'single_frame', as the next two
+    feature_channels: int = 0
+    feature_stride: int = 0  # network pixels per feature pixel
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ContractError(f'model {self.name!r} has contract schema {self.schema!r}; this '
-                                f'version reads schema {SCHEMA}; use matching versions')
-        if self.kind != 'single_frame':
-            raise ContractError(f'model {self.name!r} is of kind {self.kind!r}; expected '
-                                "'single_frame'")
+                                f'version reads schemas 1 and {SCHEMA}; use matching versions')
+        if self.kind not in KINDS:
+            raise ContractError(f'model {self.name!r} is of kind {self.kind!r}; expected one of '
+                                f'{KINDS}')
         if not all(isinstance(text, str) for text in (self.name, self.licence, *self.trained_on)):
             raise ContractError('contract fields name, licence and trained_on hold something '
                                 'other than text; export the model again')
@@ -59,10 +76,47 @@ class ModelSpec:
             if type(value) is not int or not 1 <= value <= 1 << 26:
                 raise ContractError(f'contract field {key} is {value!r}; expected a positive '
                                     'integer')
+        self._check_posed()
         depths = (self.min_depth_m, self.max_depth_m)
         if not all(isinstance(d, float) and math.isfinite(d) for d in depths) or \
                 not 0 < self.min_depth_m < self.max_depth_m:
             raise ContractError(f'contract depth range is {depths!r}; expected 0 < min < max')
+
+    def _check_posed(self) -> None:
+        for key, most in zip(_POSED_FIELDS, (_MAX_SOURCES, 4096, self.size_multiple), strict=True):
+            value = getattr(self, key)
+            low, high = (1, most) if self.kind == 'posed' else (0, 0)
+            if type(value) is not int or not low <= value <= high:
+                raise ContractError(f'contract field {key} is {value!r}; expected an integer from '
+                                    f'{low} to {high} for a model of kind {self.kind!r}')
+        if self.kind == 'posed' and self.size_multiple % self.feature_stride:
+            raise ContractError(f'contract field feature_stride is {self.feature_stride}; '
+                                f'expected a divisor of size_multiple ({self.size_multiple})')
+
+    def inputs(self, size: tuple[int, int]) -> dict[str, TensorType]:
+        """Return name -> (dtype, shape) of the graph's inputs for a network of ``size`` (H, W)."""
+        height, width = size
+        tensors: dict[str, TensorType] = {'image': ('uint8', (1, height, width, 3)),
+                                      'K': ('float32', (1, 3, 3))}
+        if self.kind == 'posed':
+            features = (1, self.sources, self.feature_channels, *self.feature_size(size))
+            tensors |= {'source_features': ('float32', features),
+                        'source_T_target': ('float32', (1, self.sources, 4, 4)),
+                        'source_valid': ('float32', (1, self.sources))}
+        return tensors
+
+    def outputs(self, size: tuple[int, int]) -> dict[str, TensorType]:
+        """Return name -> (dtype, shape) of the graph's outputs for a network of ``size``."""
+        names = {'depth': (1, 1, *size), 'sigma': (1, 1, *size)}
+        if self.kind == 'posed':
+            small = (1, 1, *self.feature_size(size))
+            names |= {'features': (1, self.feature_channels, *small[2:]), 'single_depth': small,
+                      'matched_depth': small, 'match_weight': small}
+        return {name: ('float32', shape) for name, shape in names.items()}
+
+    def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (h, w) of the feature maps of a network of ``size`` (H, W), kind 'posed'."""
+        return size[0] // self.feature_stride, size[1] // self.feature_stride
 
     def to_json(self) -> str:
         """Return the text that is stored under ``METADATA_KEY``."""
@@ -70,7 +124,11 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Parse what ``to_json`` wrote. Raises ContractError naming what is wrong."""
+        """
+        Parse what ``to_json`` wrote; schema 1 becomes the same contract in schema 2.
+
+        Raises ContractError naming what is wrong.
+        """
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -78,6 +136,8 @@ class ModelSpec:
         if not isinstance(fields, dict):
             raise ContractError('the model contract is not a JSON object')
         known = set(cls.__dataclass_fields__)
+        if fields.get('schema') == 1 and not set(fields) & set(_POSED_FIELDS):
+            fields |= {'schema': SCHEMA, **dict.fromkeys(_POSED_FIELDS, 0)}
         if set(fields) != known:
             raise ContractError('the model contract has other fields than expected: missing '
                                 f'{sorted(known - set(fields))}, unknown '

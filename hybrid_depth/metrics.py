@@ -19,6 +19,7 @@ def depth_metrics(pred_m: np.ndarray, truth_m: np.ndarray, min_m: float = 1e-3,
 
     - abs_rel = mean(|p - t| / t), sq_rel = mean((p - t)^2 / t) [m]
     - rmse = sqrt(mean((p - t)^2)) [m], rmse_log = sqrt(mean((ln p - ln t)^2))
+    - log10 = mean(|lg p - lg t|), as indoor tables have it
     - d1, d2, d3 = share with max(p / t, t / p) < 1.25, 1.25^2, 1.25^3
     - coverage = share of the pixels with truth that have a prediction
 
@@ -27,8 +28,8 @@ def depth_metrics(pred_m: np.ndarray, truth_m: np.ndarray, min_m: float = 1e-3,
     """
     has_truth, is_used = _masks(pred_m, truth_m, min_m, max_m)
     truths, used = np.count_nonzero(has_truth), np.count_nonzero(is_used)
-    result = dict.fromkeys(('abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'd1', 'd2', 'd3'),
-                           float('nan'))
+    result = dict.fromkeys(('abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'log10', 'd1', 'd2',
+                            'd3'), float('nan'))
     result['coverage'] = used / truths if truths else float('nan')
     if not used:
         return result
@@ -41,6 +42,7 @@ def depth_metrics(pred_m: np.ndarray, truth_m: np.ndarray, min_m: float = 1e-3,
         sq_rel=float(np.mean(error**2 / t)),
         rmse=float(np.sqrt(np.mean(error**2))),
         rmse_log=float(np.sqrt(np.mean((np.log(p) - np.log(t))**2))),
+        log10=float(np.mean(np.log10(ratio))),
         d1=float(np.mean(ratio < 1.25)),
         d2=float(np.mean(ratio < 1.25**2)),
         d3=float(np.mean(ratio < 1.25**3)))

@@ -44,7 +44,7 @@ class MontageRow:
     """One frame. What is None, or has no value in it, gets no panel."""
 
     name: str
-    image_rgb: np.ndarray  # (H, W, 3) uint8
+    image_rgb: np.ndarray | None  # (H, W, 3) uint8
     depth_m: np.ndarray  # (H, W) float32; NaN = invalid, +Inf = beyond range
     sigma_m: np.ndarray | None = None  # (H, W) float32, one standard deviation
     points: np.ndarray | None = None  # (h, w, 3) or (N, 3) float32, optical frame, NaN = none
@@ -113,22 +113,23 @@ def _check(rows: Sequence[MontageRow], max_m: float) -> None:
     if not 0 < max_m < np.inf:
         raise ConfigError(f'max_m is {max_m}; expected a positive number of metres')
     for row in rows:
-        size = row.image_rgb.shape[:2]
-        for key in ('depth_m', 'sigma_m', 'truth_m'):
+        size = row.depth_m.shape
+        for key in ('image_rgb', 'sigma_m', 'truth_m'):
             values = getattr(row, key)
-            if values is not None and values.shape != size:
-                raise ConfigError(f'{key} of {row.name} is {values.shape}, its image {size}; '
+            if values is not None and values.shape[:2] != size:
+                raise ConfigError(f'{key} of {row.name} is {values.shape[:2]}, its depth {size}; '
                                   'expected the same height and width')
 
 
 def _layout(rows: Sequence[MontageRow]) -> _Layout:
     """Choose the cells so that the page is full and the panels are as large as can be."""
-    panels = [IMAGE, DEPTH]
+    panels = [IMAGE] if any(row.image_rgb is not None for row in rows) else []
+    panels.append(DEPTH)
     if any(_has_values(row.sigma_m) for row in rows):
         panels.append(SIGMA)
     if any(_has_values(row.truth_m) for row in rows):
         panels += [TRUTH, ERROR]
-    aspect = float(np.median([r.image_rgb.shape[1] / r.image_rgb.shape[0] for r in rows]))
+    aspect = float(np.median([r.depth_m.shape[1] / r.depth_m.shape[0] for r in rows]))
     lines, abreast = 1, 1
     if aspect >= _WIDE:
         lines = len(panels) if len(panels) <= 3 else 2
@@ -189,7 +190,7 @@ def _draw_frame(block: np.ndarray, row: MontageRow, maps: dict[str, np.ndarray],
                 y += 26
                 write(block, shorten(fact, 12, layout.cell[0]), x, y, 12, PALE_RGB)
             continue
-        if key == IMAGE:
+        if key == IMAGE and row.image_rgb is not None:
             panel = _fitted(row.image_rgb, layout.cell)
         elif key in maps:
             panel = _map_panel(maps[key], scales[key], layout.cell)
@@ -225,7 +226,7 @@ def _facts(maps: dict[str, np.ndarray]) -> list[str]:
 
 def _point_colours(row: MontageRow) -> np.ndarray | None:
     """Return the image colour of every point of an organised cloud."""
-    if row.points is None or row.points.ndim != 3:
+    if row.image_rgb is None or row.points is None or row.points.ndim != 3:
         return None
     height, width = row.points.shape[:2]
     return cv2.resize(row.image_rgb, (width, height), interpolation=cv2.INTER_AREA)

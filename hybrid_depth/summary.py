@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import metadata
 import os
+from pathlib import Path
 import platform
 
 import numpy as np
@@ -59,3 +60,14 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             result[name] = 'not installed as a Python package'
     return result
+
+
+def machine() -> str:
+    """Return the processor, its cores and the Python that times were taken with, for people."""
+    name = platform.processor() or platform.machine()
+    path = Path('/proc/cpuinfo')
+    if path.is_file():
+        models = [line.partition(':')[2].strip() for line in path.read_text().splitlines()
+                  if line.startswith('model name')]
+        name = models[0] if models else name
+    return f'{name}, {os.cpu_count()} cores, Python {platform.python_version()}'

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from hybrid_depth.camera import CameraModel
+    from hybrid_depth.pose_check import PoseCheck
+    from hybrid_depth.scale import ScaleReport
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,18 @@ class Frame:
     frame_id: str  # optical frame: x right, y down, z forward
     camera: CameraModel  # of exactly this image's pixels
     odom_T_camera: np.ndarray | None = None  # (4, 4) float64 metres, None = no usable pose
+    pose_epoch: int = 0  # poses of frames with different epochs are not of one odom frame
+    down_camera: np.ndarray | None = None  # (3,) gravity in the optical frame, None = unknown
+
+
+class Evidence(IntEnum):
+    """What the depth of a pixel rests on, and if not on matching, why not."""
+
+    SINGLE_FRAME = 0  # the image alone: no usable earlier frame, or nothing to match there
+    MATCHED = 1  # matched against earlier frames along the camera's motion
+    EPIPOLE = 2  # seen before, but the motion moves it too little in the image to measure
+    OCCLUDED = 3  # out of view of the earlier frames, or hidden there behind something nearer
+    MOVING = 4  # matching and the image alone disagree: most likely it moves by itself
 
 
 @dataclass(frozen=True)
@@ -34,5 +49,9 @@ class DepthResult:
     camera: CameraModel  # intrinsics of these arrays
     stamp_ns: int
     frame_id: str
-    mode: str  # 'single_frame'; pose-conditioned modes have their own names
+    mode: str  # 'posed' = matched against earlier frames, else 'single_frame'
     timings_ms: dict[str, float] = field(default_factory=dict)  # stage -> milliseconds
+    sources: int = 0  # earlier frames that it was matched against
+    evidence: np.ndarray | None = None  # (H, W) uint8, values of Evidence; None = no such model
+    scale: ScaleReport | None = None  # None = nothing but the model to judge the scale by
+    pose_check: PoseCheck | None = None  # None = no earlier frame to check the poses with

@@ -30,3 +30,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('tiny') / 'tiny.onnx'
     write_tiny_model(path)
     return path
+
+
+@pytest.fixture(scope='session')
+def tiny_posed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a tiny recurrent model file that meets the contract (see tiny_model.py)."""
+    from tiny_model import write_tiny_posed_model
+    path = tmp_path_factory.mktemp('tiny_posed') / 'tiny_posed.onnx'
+    write_tiny_posed_model(path)
+    return path

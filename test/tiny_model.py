@@ -1,6 +1,6 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A model file of a few hundred bytes whose depth a test can predict."""
+"""Model files of a few kilobytes whose depth a test can predict: one per kind of model."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, TensorProto
 
-from hybrid_depth.contract import METADATA_KEY, ModelSpec
+from hybrid_depth.contract import METADATA_KEY, ModelSpec, SCHEMA
 
 RELATIVE_SIGMA = 0.1
+MATCH_WEIGHT = 0.75  # of the posed model wherever a source is valid
+POSED = {'kind': 'posed', 'sources': 2, 'feature_channels': 2, 'feature_stride': 4}
 
 
 def tiny_depth(image_rgb: np.ndarray, fx: float) -> np.ndarray:
@@ -24,7 +26,7 @@ def tiny_depth(image_rgb: np.ndarray, fx: float) -> np.ndarray:
 def tiny_spec(**overrides: Any) -> ModelSpec:
     """Return the contract of the tiny model, with ``overrides`` of its fields."""
     fields: dict[str, Any] = {
-        'name': 'tiny', 'schema': 1, 'kind': 'single_frame', 'size_multiple': 16,
+        'name': 'tiny', 'schema': SCHEMA, 'kind': 'single_frame', 'size_multiple': 16,
         'pixels': 96 * 128, 'min_depth_m': 0.1, 'max_depth_m': 100.0,
         'licence': 'Apache-2.0', 'trained_on': ('nothing',),
     }
@@ -39,6 +41,35 @@ def write_tiny_model(path: Path | str, **spec_overrides: Any) -> ModelSpec:
     """
     spec = tiny_spec(**spec_overrides)
     save_model(path, tiny_graph(), spec)
+    return spec
+
+
+def tiny_matched_depth(sources: list[tuple[np.ndarray, float]]) -> np.ndarray:
+    """
+    Return what the posed tiny model's matching gives at feature resolution, (h, w) float32.
+
+    ``sources``: grey level 0..1 (h, w) of each valid source and the z of its source_T_target.
+    """
+    return np.mean([1 + 10 * grey + abs(z) for grey, z in sources], axis=0, dtype=np.float32)
+
+
+def tiny_posed_depth(single: np.ndarray, matched: np.ndarray) -> np.ndarray:
+    """Fuse (H, W) single-frame and (h, w) matched depth as the posed tiny model does."""
+    stride = POSED['feature_stride']
+    return np.float32(1 - MATCH_WEIGHT) * single \
+        + np.float32(MATCH_WEIGHT) * matched.repeat(stride, 0).repeat(stride, 1)
+
+
+def write_tiny_posed_model(path: Path | str, **spec_overrides: Any) -> ModelSpec:
+    """
+    Write a recurrent model to ``path`` that meets the contract and return its contract.
+
+    ``features`` are the grey level 0..1 and 1 minus it, averaged over 4x4 pixels. The single-frame
+    branch is the tiny model; matching gives ``tiny_matched_depth``, and depth is
+    ``tiny_posed_depth`` of both. Without a valid source all is as in the tiny model.
+    """
+    spec = tiny_spec(**{**POSED, **spec_overrides})
+    save_model(path, tiny_posed_graph(), spec)
     return spec
 
 
@@ -91,3 +122,65 @@ def tiny_graph(*, depth_name: str = 'depth', factor: float = 1.0, image_type: in
         [helper.make_tensor_value_info(depth_name, TensorProto.FLOAT, out_shape),
          helper.make_tensor_value_info('sigma', TensorProto.FLOAT, out_shape)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()])
+
+
+def tiny_posed_graph() -> onnx.GraphProto:
+    """Build the recurrent graph."""
+    single = tiny_graph(depth_name='single_full')
+    node, float32 = helper.make_node, TensorProto.FLOAT
+    constants = {
+        'to_one': np.array(1 / 255, np.float32), 'one': np.array(1, np.float32),
+        'ten': np.array(10, np.float32), 'weight': np.array(MATCH_WEIGHT, np.float32),
+        'zero_index': np.array(0), 'z_starts': np.array([2, 3]), 'z_ends': np.array([3, 4]),
+        'z_axes': np.array([2, 3]), 'valid_shape': np.array([1, 2, 1, 1]),
+        'source_axis': np.array([1]), 'scales': np.array([1, 1, 4, 4], np.float32),
+        'no_roi': np.array([], np.float32),
+    }
+    pool = {'kernel_shape': [4, 4], 'strides': [4, 4]}
+    nodes = [
+        *(n for n in single.node if n.output != ['sigma']),
+        node('Mul', ['grey', 'to_one'], ['grey_one']),
+        node('AveragePool', ['grey_one'], ['grey_small'], **pool),
+        node('Sub', ['one', 'grey_small'], ['dark_small']),
+        node('Concat', ['grey_small', 'dark_small'], ['features'], axis=1),
+        node('AveragePool', ['single_full'], ['single_depth'], **pool),
+        node('Gather', ['source_features', 'zero_index'], ['source_grey'], axis=2),
+        node('Slice', ['source_T_target', 'z_starts', 'z_ends', 'z_axes'], ['z_signed']),
+        node('Abs', ['z_signed'], ['z']),
+        node('Mul', ['source_grey', 'ten'], ['source_ten']),
+        node('Add', ['source_ten', 'one'], ['source_plus']),
+        node('Add', ['source_plus', 'z'], ['per_source']),
+        node('Reshape', ['source_valid', 'valid_shape'], ['valid']),
+        node('Mul', ['per_source', 'valid'], ['weighted']),
+        node('ReduceSum', ['weighted', 'source_axis'], ['sum'], keepdims=1),
+        node('ReduceSum', ['valid', 'source_axis'], ['count'], keepdims=1),
+        node('Max', ['count', 'one'], ['divisor']),
+        node('Min', ['count', 'one'], ['any']),
+        node('Sub', ['one', 'any'], ['none']),
+        node('Div', ['sum', 'divisor'], ['mean']),
+        node('Mul', ['single_depth', 'none'], ['fallback']),
+        node('Add', ['mean', 'fallback'], ['matched_depth']),
+        node('Mul', ['any', 'weight'], ['w']),
+        node('Shape', ['single_depth'], ['small_shape']),
+        node('Expand', ['w', 'small_shape'], ['match_weight']),
+        node('Resize', ['matched_depth', 'no_roi', 'scales'], ['matched_full'], mode='nearest',
+             coordinate_transformation_mode='asymmetric', nearest_mode='floor'),
+        node('Sub', ['one', 'w'], ['rest']),
+        node('Mul', ['single_full', 'rest'], ['from_single']),
+        node('Mul', ['matched_full', 'w'], ['from_matched']),
+        node('Add', ['from_single', 'from_matched'], ['depth']),
+        node('Mul', ['depth', 'relative'], ['sigma']),
+    ]
+    feature_size = ['feature_height', 'feature_width']
+    small = [1, 1, *feature_size]
+    inputs = {'source_features': [1, 2, 2, *feature_size], 'source_T_target': [1, 2, 4, 4],
+              'source_valid': [1, 2]}
+    outputs = {'depth': [1, 1, 'height', 'width'], 'sigma': [1, 1, 'height', 'width'],
+               'features': [1, 2, *feature_size], 'single_depth': small,
+               'matched_depth': small, 'match_weight': small}
+    infos = [[helper.make_tensor_value_info(name, float32, shape)
+              for name, shape in shapes.items()] for shapes in (inputs, outputs)]
+    return helper.make_graph(
+        nodes, 'tiny_posed', [*single.input, *infos[0]], infos[1],
+        [*single.initializer,
+         *(numpy_helper.from_array(value, name) for name, value in constants.items())])

@@ -44,10 +44,10 @@ def open_drive(path: Path) -> Drive:
     if not images:
         raise DriveError(f'{path}/image_02/data holds no images; copy the drive again')
     indices = [_frame_index(image) for image in images]
-    calibration = _read_calibration(path.parent / 'calib_cam_to_cam.txt')
+    calibration = read_calibration(path.parent / 'calib_cam_to_cam.txt')
     camera = _camera(calibration, path.parent / 'calib_cam_to_cam.txt')
     stamps_ns = _stamps(path / 'image_02' / 'timestamps.txt', indices)
-    poses = _poses(path, calibration, images)
+    poses = camera_2_poses(path, calibration, images)
     truth = {depth.stem: depth for folder in reversed(TRUTH_FOLDERS)
              if (path / folder).is_dir() for depth in list_images(path / folder)}
 
@@ -73,7 +73,7 @@ def _frame_index(image: Path) -> int:
     return int(image.stem)
 
 
-def _read_calibration(path: Path) -> dict[str, np.ndarray]:
+def read_calibration(path: Path) -> dict[str, np.ndarray]:
     """Read 'key: numbers' lines; lines whose value is not numbers (dates) are left out."""
     if not path.is_file():
         raise DriveError(f"there is no {path}; put the calibration of the drive's date there")
@@ -87,7 +87,9 @@ def _read_calibration(path: Path) -> dict[str, np.ndarray]:
     return calibration
 
 
-def _entry(calibration: dict[str, np.ndarray], key: str, count: int, path: Path) -> np.ndarray:
+def calibration_entry(calibration: dict[str, np.ndarray], key: str, count: int,
+                      path: Path) -> np.ndarray:
+    """Return the ``count`` numbers of ``key``. Raises DriveError where they are not there."""
     values = calibration.get(key)
     if values is None or len(values) != count or not np.isfinite(values).all():
         raise DriveError(f'{path} has no {key} of {count} finite numbers; copy the calibration '
@@ -96,8 +98,8 @@ def _entry(calibration: dict[str, np.ndarray], key: str, count: int, path: Path)
 
 
 def _camera(calibration: dict[str, np.ndarray], path: Path) -> CameraModel:
-    width, height = _entry(calibration, 'S_rect_02', 2, path)
-    P = _entry(calibration, 'P_rect_02', 12, path).reshape(3, 4)
+    width, height = calibration_entry(calibration, 'S_rect_02', 2, path)
+    P = calibration_entry(calibration, 'P_rect_02', 12, path).reshape(3, 4)
     try:
         return CameraModel.from_K(P[:, :3], int(width), int(height))
     except BadFrame as error:
@@ -131,8 +133,8 @@ def _stamp_ns(text: str, where: str) -> int:
         raise DriveError(f'{where} is {text!r}; expected YYYY-MM-DD HH:MM:SS.nnnnnnnnn') from error
 
 
-def _poses(path: Path, calibration: dict[str, np.ndarray],
-           images: list[Path]) -> list[np.ndarray | None]:
+def camera_2_poses(path: Path, calibration: dict[str, np.ndarray],
+                   images: list[Path]) -> list[np.ndarray | None]:
     """Return world_T_camera of every image, None for those without an INS record."""
     none: list[np.ndarray | None] = [None] * len(images)
     records = [path / 'oxts' / 'data' / f'{image.stem}.txt' for image in images]
@@ -163,19 +165,20 @@ def _camera_T_imu(folder: Path, calibration: dict[str, np.ndarray]) -> np.ndarra
     """Chain INS -> LiDAR -> camera 0 -> rectified -> camera 2."""
     cam_path = folder / 'calib_cam_to_cam.txt'
     rect_T_cam0 = np.eye(4)
-    rect_T_cam0[:3, :3] = _entry(calibration, 'R_rect_00', 9, cam_path).reshape(3, 3)
-    P = _entry(calibration, 'P_rect_02', 12, cam_path).reshape(3, 4)
+    rect_T_cam0[:3, :3] = calibration_entry(calibration, 'R_rect_00', 9, cam_path).reshape(3, 3)
+    P = calibration_entry(calibration, 'P_rect_02', 12, cam_path).reshape(3, 4)
     cam2_T_rect = np.eye(4)
     cam2_T_rect[:3, 3] = np.linalg.solve(P[:, :3], P[:, 3])
-    return (cam2_T_rect @ rect_T_cam0 @ _read_rigid(folder / 'calib_velo_to_cam.txt')
-            @ _read_rigid(folder / 'calib_imu_to_velo.txt'))
+    return (cam2_T_rect @ rect_T_cam0 @ read_rigid(folder / 'calib_velo_to_cam.txt')
+            @ read_rigid(folder / 'calib_imu_to_velo.txt'))
 
 
-def _read_rigid(path: Path) -> np.ndarray:
-    calibration = _read_calibration(path)
+def read_rigid(path: Path) -> np.ndarray:
+    """Read R and T of a calibration file as a (4, 4) motion in metres. Raises DriveError."""
+    calibration = read_calibration(path)
     transform = np.eye(4)
-    transform[:3, :3] = _entry(calibration, 'R', 9, path).reshape(3, 3)
-    transform[:3, 3] = _entry(calibration, 'T', 3, path)
+    transform[:3, :3] = calibration_entry(calibration, 'R', 9, path).reshape(3, 3)
+    transform[:3, 3] = calibration_entry(calibration, 'T', 3, path)
     return transform
 
 

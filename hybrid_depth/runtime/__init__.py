@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from hybrid_depth.contract import ModelSpec
 from hybrid_depth.errors import BackendUnavailable
@@ -24,11 +22,15 @@ class Backend(Protocol):
     name: str  # row in BACKENDS
     description: str  # runtime, version and device, for people
 
-    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """
         Run the graph once.
 
-        Inputs and outputs as in ModelSpec. The returned arrays may be reused by the next call.
+        Inputs and outputs are arrays as ModelSpec says, but for the features of kind 'posed':
+        the output ``features`` is a handle that nobody else looks into, good until ``close``
+        however many calls follow; the input ``source_features`` is a tuple of ``spec.sources``
+        such handles, None where there is no source. So features stay on the device. The other
+        arrays that are returned may be reused by the next call.
         """
 
     def close(self) -> None:

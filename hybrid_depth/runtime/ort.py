@@ -3,7 +3,7 @@
 """ONNX Runtime on the CPU: the runtime that works everywhere."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,7 @@ import numpy as np
 from hybrid_depth.contract import ModelSpec
 from hybrid_depth.errors import BackendUnavailable, ContractError
 
-# tensor name -> (type as ONNX Runtime writes it, number of axes)
-INPUTS = {'image': ('tensor(uint8)', 4), 'K': ('tensor(float)', 3)}
-OUTPUTS = {'depth': ('tensor(float)', 4), 'sigma': ('tensor(float)', 4)}
+_TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}  # as ONNX Runtime writes them
 
 
 def available() -> str:
@@ -52,41 +50,72 @@ class OrtBackend:
         self.description = (f'ONNX Runtime {ort.__version__}, CPU, {cpu_threads} threads, '
                             f'{width}x{height}')
         self._path = path
-        self._expected = {'image': (np.dtype(np.uint8), (1, height, width, 3)),
-                          'K': (np.dtype(np.float32), (1, 3, 3))}
-        self._output_shape = (1, 1, height, width)
-        self._session = _open_session(ort, path, size, cpu_threads)
+        self._inputs, self._outputs = spec.inputs(size), spec.outputs(size)
+        self._sources: _Sources | None = None
+        if 'source_features' in self._inputs:
+            self._sources = _Sources(self._inputs['source_features'][1])
+        self._session = _open_session(ort, path, spec, size, cpu_threads)
         _check_graph(self._session, path, spec, size)
 
-    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the graph once. Raises ContractError where an array is not as agreed."""
         if self._session is None:
             raise BackendUnavailable('this model was closed; open it again before running it')
-        for name, (dtype, shape) in self._expected.items():
+        feed = {}
+        for name, (dtype, shape) in self._inputs.items():
             if name not in inputs:
                 raise ContractError(f'the model input {name!r} is missing')
-            array = inputs[name]
+            if name == 'source_features' and self._sources is not None:
+                feed[name] = self._sources.stack(inputs[name])
+                continue
+            feed[name] = array = inputs[name]
             if array.dtype != dtype or array.shape != shape:
                 raise ContractError(f'the model input {name!r} is {array.dtype} {array.shape}; '
                                     f'the model was opened for {dtype} {shape}')
-        feed = {name: inputs[name] for name in self._expected}
         try:
-            arrays = self._session.run(list(OUTPUTS), feed)
+            # gives new arrays without copying (measured: binding buffers is no faster), so
+            # 'features' can be kept as it is
+            arrays = self._session.run(list(self._outputs), feed)
         except Exception as error:  # its exceptions share no narrower base class
             raise ContractError(f'{self._path} failed while running: {error}; export the model '
                                 'again') from error
-        for name, array in zip(OUTPUTS, arrays, strict=True):
-            if array.shape != self._output_shape:
+        for (name, (_, shape)), array in zip(self._outputs.items(), arrays, strict=True):
+            if array.shape != shape:
                 raise ContractError(f'the model output {name!r} is {array.shape}; the contract '
-                                    f'says {self._output_shape}; export the model again')
-        return dict(zip(OUTPUTS, arrays, strict=True))
+                                    f'says {shape}; export the model again')
+        return dict(zip(self._outputs, arrays, strict=True))
 
     def close(self) -> None:
         """Release the model's memory."""
-        self._session = None
+        self._session = self._sources = None
 
 
-def _open_session(ort: Any, path: Path, size: tuple[int, int], cpu_threads: int) -> Any:
+class _Sources:
+    """The input ``source_features``, (1, S, C, h, w): one buffer for the life of the backend."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._buffer = np.zeros(shape, np.float32)
+        self._held: list[np.ndarray | None] = [None] * shape[1]
+
+    def stack(self, handles: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Copy what changed since the last call. Raises ContractError for a foreign handle."""
+        _, count, *shape = self._buffer.shape
+        if len(handles) != count:
+            raise ContractError(f'there are {len(handles)} source_features; the model takes '
+                                f'{count} (None where there is no source)')
+        for index, handle in enumerate(handles):
+            if handle is self._held[index]:
+                continue
+            if handle is not None and getattr(handle, 'shape', None) != (1, *shape):
+                raise ContractError(f'source_features {index} is not an output of this model at '
+                                    f'this size; expected {(1, *shape)}')
+            self._buffer[0, index] = 0 if handle is None else handle[0]
+            self._held[index] = handle
+        return self._buffer
+
+
+def _open_session(ort: Any, path: Path, spec: ModelSpec, size: tuple[int, int],
+                  cpu_threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_threads
     options.inter_op_num_threads = 1
@@ -94,7 +123,10 @@ def _open_session(ort: Any, path: Path, size: tuple[int, int], cpu_threads: int)
     # spinning workers would take the cores from the rest of the robot between two frames
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     # fixed sizes let the optimiser fold all shape arithmetic
-    for name, value in zip(('height', 'width'), size, strict=True):
+    lengths = dict(zip(('height', 'width'), size, strict=True))
+    if spec.kind == 'posed':
+        lengths |= zip(('feature_height', 'feature_width'), spec.feature_size(size), strict=True)
+    for name, value in lengths.items():
         options.add_free_dimension_override_by_name(name, value)
     try:
         return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
@@ -104,15 +136,18 @@ def _open_session(ort: Any, path: Path, size: tuple[int, int], cpu_threads: int)
 
 
 def _check_graph(session: Any, path: Path, spec: ModelSpec, size: tuple[int, int]) -> None:
-    for what, nodes, expected in (('inputs', session.get_inputs(), INPUTS),
-                                  ('outputs', session.get_outputs(), OUTPUTS)):
+    for what, nodes, tensors in (('inputs', session.get_inputs(), spec.inputs(size)),
+                                 ('outputs', session.get_outputs(), spec.outputs(size))):
         found = {node.name: (node.type, len(node.shape)) for node in nodes}
+        expected = {name: (_TYPES[dtype], len(shape)) for name, (dtype, shape) in tensors.items()}
         if found != expected:
             raise ContractError(f'{path} ({spec.name}) has {what} {found}; the contract says '
                                 f'{expected} (type, axes); export the model again')
-    shape = {node.name: node.shape for node in session.get_inputs()}['image']
-    fixed = tuple(shape[1:3])
-    if any(isinstance(length, int) and length != wanted
-           for length, wanted in zip(fixed, size, strict=True)):
-        raise ContractError(f'{path} ({spec.name}) is fixed to images of {fixed} (H, W), not '
-                            f'{size}; export it with dynamic height and width')
+        for node in nodes if what == 'inputs' else ():
+            shape = tensors[node.name][1]
+            if any(isinstance(length, int) and length != wanted
+                   for length, wanted in zip(node.shape, shape, strict=True)):
+                fixed = 'images of ' if node.name == 'image' else f'{node.name} of '
+                raise ContractError(f'{path} ({spec.name}) is fixed to {fixed}{node.shape}, not '
+                                    f'{shape}; export it with dynamic height and width, and with '
+                                    'the contract that fits it')

@@ -11,7 +11,7 @@ import pytest
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.cloud import CloudPacker, FIELDS, POINT_STEP
 from hybrid_depth.errors import ConfigError
-from hybrid_depth.types import DepthResult
+from hybrid_depth.types import DepthResult, Evidence
 
 
 def make_result(camera: CameraModel, depth_m: np.ndarray, **changes: np.ndarray) -> DepthResult:
@@ -105,6 +105,27 @@ def test_filters_take_out_exactly_what_they_say(stride: int) -> None:
     np.testing.assert_array_equal(
         missing(CloudPacker(stride, max_range_m=20, max_relative_sigma=0.5, remove_edges=True),
                 result), far | unsure | edge[cut])
+
+
+@pytest.mark.parametrize('stride', [1, 3])
+@pytest.mark.parametrize('unwanted', [{Evidence.MOVING}, set(Evidence) - {Evidence.MATCHED}])
+def test_evidence_takes_out_exactly_what_it_says(unwanted: set[Evidence], stride: int) -> None:
+    camera = CameraModel(40, 30, 30.0, 30.0, 19.5, 14.5)
+    depth_m = np.full((30, 40), 5.0, np.float32)
+    evidence = np.random.default_rng(3).integers(0, len(Evidence), (30, 40)).astype(np.uint8)
+    result = make_result(camera, depth_m, evidence=evidence)
+    expected = np.isin(evidence, [int(value) for value in unwanted])[::stride, ::stride]
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(
+        missing(CloudPacker(stride, remove_evidence=unwanted), result), expected)
+    assert not missing(CloudPacker(stride), result).any()
+
+
+def test_without_evidence_all_rests_on_the_single_image() -> None:
+    result = make_result(CAMERAS['plain'], np.full(
+        (CAMERAS['plain'].height, CAMERAS['plain'].width), 5.0, np.float32))
+    assert not missing(CloudPacker(remove_evidence=[Evidence.MOVING]), result).any()
+    assert missing(CloudPacker(remove_evidence=[Evidence.SINGLE_FRAME]), result).all()
 
 
 def test_the_buffer_is_reused_until_the_size_changes() -> None:

@@ -32,6 +32,8 @@ def test_an_unknown_key_is_an_error_that_lists_the_known(mapping: dict) -> None:
     ('max_depth_m', '80'), ('max_depth_m', True),
     ('max_relative_sigma', -0.1), ('max_relative_sigma', float('nan')),
     ('edge_ratio', 1.0), ('edge_ratio', 11.0), ('edge_ratio', float('nan')),
+    ('use_odometry', 1), ('use_odometry', 'yes'),
+    ('camera_height_m', -0.1), ('camera_height_m', 101.0), ('camera_height_m', float('nan')),
 ])
 def test_a_bad_value_is_an_error_that_names_the_key(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):

@@ -8,9 +8,16 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
-from tiny_model import save_model, tiny_graph, tiny_spec, write_tiny_model
+from tiny_model import (
+    POSED,
+    save_model,
+    tiny_graph,
+    tiny_spec,
+    write_tiny_model,
+    write_tiny_posed_model,
+)
 
-from hybrid_depth.contract import ModelSpec, read_spec
+from hybrid_depth.contract import ModelSpec, read_spec, SCHEMA
 from hybrid_depth.errors import ContractError
 
 
@@ -18,6 +25,47 @@ def test_the_contract_survives_the_file(tmp_path: Path) -> None:
     spec = write_tiny_model(tmp_path / 'm.onnx', name='other', trained_on=('a', 'b'))
     assert read_spec(tmp_path / 'm.onnx') == spec
     assert spec.trained_on == ('a', 'b')
+
+
+def test_the_contract_of_a_posed_model_survives_the_file(tmp_path: Path) -> None:
+    spec = write_tiny_posed_model(tmp_path / 'm.onnx')
+    assert read_spec(tmp_path / 'm.onnx') == spec
+    assert (spec.kind, spec.sources, spec.feature_channels, spec.feature_stride) == \
+        ('posed', 2, 2, 4)
+
+
+def test_the_contract_of_older_files_is_still_read() -> None:
+    fields = json.loads(tiny_spec().to_json())
+    for key in ('sources', 'feature_channels', 'feature_stride'):
+        del fields[key]
+    assert ModelSpec.from_json(json.dumps({**fields, 'schema': 1})) == tiny_spec()
+    with pytest.raises(ContractError, match='missing'):
+        ModelSpec.from_json(json.dumps({**fields, 'schema': SCHEMA}))
+    with pytest.raises(ContractError, match='one of'):
+        ModelSpec.from_json(json.dumps({**fields, 'schema': 1, 'kind': 'stereo'}))
+    with pytest.raises(ContractError, match='sources'):
+        ModelSpec.from_json(json.dumps({**fields, 'schema': 1, 'kind': 'posed'}))
+
+
+def test_the_shipped_models_are_read() -> None:
+    root = Path(__file__).resolve().parents[2] / 'hybrid_depth' / 'models'
+    for path in root.glob('*/model.onnx'):
+        assert read_spec(path).schema == SCHEMA
+
+
+def test_tensors_of_both_kinds() -> None:
+    single, posed = tiny_spec(), tiny_spec(**POSED)
+    assert single.inputs((32, 48)) == {'image': ('uint8', (1, 32, 48, 3)),
+                                       'K': ('float32', (1, 3, 3))}
+    assert single.outputs((32, 48)) == {'depth': ('float32', (1, 1, 32, 48)),
+                                        'sigma': ('float32', (1, 1, 32, 48))}
+    small = ('float32', (1, 1, 8, 12))
+    assert posed.inputs((32, 48)) == {
+        **single.inputs((32, 48)), 'source_features': ('float32', (1, 2, 2, 8, 12)),
+        'source_T_target': ('float32', (1, 2, 4, 4)), 'source_valid': ('float32', (1, 2))}
+    assert posed.outputs((32, 48)) == {
+        **single.outputs((32, 48)), 'features': ('float32', (1, 2, 8, 12)),
+        'single_depth': small, 'matched_depth': small, 'match_weight': small}
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
@@ -73,6 +121,10 @@ def altered(**changes: object) -> str:
     return json.dumps({**json.loads(tiny_spec().to_json()), **changes})
 
 
+def altered_posed(**changes: object) -> str:
+    return altered(**{**POSED, **changes})
+
+
 @pytest.mark.parametrize(('text', 'match'), [
     ('', 'not JSON'),
     ('{', 'not JSON'),
@@ -80,10 +132,22 @@ def altered(**changes: object) -> str:
     ('[]', 'not a JSON object'),
     ('{}', 'missing'),
     (altered(colour='bgr'), "unknown \\['colour'\\]"),
-    (altered(schema=2), 'schema 2'),
+    (altered(schema=3), 'schema 3'),
+    (altered(schema=0), 'schema 0'),
     (altered(schema='1'), 'schema'),
     (altered(kind='stereo'), 'single_frame'),
     (altered(kind=None), 'single_frame'),
+    (altered(sources=2), 'sources'),
+    (altered(feature_channels=1), 'feature_channels'),
+    (altered(feature_stride=4), 'feature_stride'),
+    (altered(kind='posed'), 'sources'),
+    (altered_posed(sources=0), 'sources'),
+    (altered_posed(sources=9), 'sources'),
+    (altered_posed(sources=True), 'sources'),
+    (altered_posed(feature_channels=0), 'feature_channels'),
+    (altered_posed(feature_channels='2'), 'feature_channels'),
+    (altered_posed(feature_stride=3), 'divisor of size_multiple'),
+    (altered_posed(feature_stride=32), 'feature_stride'),
     (altered(size_multiple=0), 'size_multiple'),
     (altered(size_multiple=True), 'size_multiple'),
     (altered(pixels=1.5), 'pixels'),

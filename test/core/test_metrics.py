@@ -11,7 +11,7 @@ import pytest
 from hybrid_depth.errors import BadFrame
 from hybrid_depth.metrics import depth_metrics, median_scale
 
-KEYS = {'abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'd1', 'd2', 'd3', 'coverage'}
+KEYS = {'abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'log10', 'd1', 'd2', 'd3', 'coverage'}
 
 
 def image(*values: float) -> np.ndarray:
@@ -26,6 +26,7 @@ def test_values_worked_by_hand() -> None:
     assert result['sq_rel'] == pytest.approx((1 / 4 + 4 / 10 + 0) / 3)
     assert result['rmse'] == pytest.approx(np.sqrt((1 + 4 + 0) / 3))
     assert result['rmse_log'] == pytest.approx(np.sqrt(2 * np.log(1.25)**2 / 3))
+    assert result['log10'] == pytest.approx(2 * np.log10(1.25) / 3)
     assert (result['d1'], result['d2'], result['d3']) == pytest.approx((1 / 3, 1, 1))
     assert result['coverage'] == 1
 

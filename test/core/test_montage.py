@@ -227,3 +227,20 @@ def test_truth_is_below_the_depth_and_the_left_over_cell_has_the_numbers(monkeyp
 def test_round_numbers(value, below, above):
     assert nice_down(value, (1, 2, 5)) == pytest.approx(below)
     assert nice_up(value, (1, 2, 5)) == pytest.approx(above)
+
+
+def test_frames_without_an_image_get_no_panel_of_it(monkeypatch):
+    captions = []
+    place = module._place
+
+    def spy(block, panel, caption, x, y):
+        captions.append(caption)
+        place(block, panel, caption, x, y)
+    monkeypatch.setattr(module, '_place', spy)
+    montage([replace(FULL, image_rgb=None, points=None)], 'a')
+    assert captions == [module.DEPTH, module.SIGMA, module.TRUTH, module.ERROR]
+    captions.clear()
+    montage([FULL, replace(FULL, image_rgb=None)], 'a')
+    assert captions.count(module.IMAGE) == 1
+    with pytest.raises(ConfigError, match='image_rgb of 0000000007'):
+        montage([replace(FULL, image_rgb=IMAGE[:50])], 'a')

@@ -215,3 +215,44 @@ def test_any_memory_layout_of_the_image_will_do(pipeline: DepthPipeline, name: s
         np.testing.assert_array_equal(result.depth_m, expected.depth_m)
         np.testing.assert_array_equal(CloudPacker(2).pack(result).data,
                                       CloudPacker(2).pack(expected).data)
+
+
+def test_a_single_frame_model_ignores_poses(pipeline: DepthPipeline) -> None:
+    camera = CAMERAS['plain']
+    plain = pipeline.run(grey_frame(camera))
+    image = grey_frame(camera).image_rgb
+    for index in range(3):
+        pose = np.eye(4)
+        pose[2, 3] = index
+        result = pipeline.run(Frame(image, index, 'c', camera, pose))
+        np.testing.assert_array_equal(result.depth_m, plain.depth_m)
+        np.testing.assert_array_equal(result.sigma_m, plain.sigma_m)
+        assert (result.mode, result.evidence, result.scale, result.pose_check) == \
+            ('single_frame', None, None, None)
+
+
+def test_the_known_height_of_the_camera_rescales_a_single_frame_model(tmp_path: Path) -> None:
+    camera = CAMERAS['plain']
+    save_model(tmp_path / 'm.onnx', tiny_graph(), tiny_spec())
+    pipeline = DepthPipeline(PipelineConfig(model=str(tmp_path / 'm.onnx'), cpu_threads=1))
+    # grey levels that the tiny model takes for the ground 2 m below
+    view = network_view(camera, pipeline.spec.network_size(camera.width, camera.height))
+    down = camera.rays()[..., 1]
+    depth = np.minimum(2.0 / np.maximum(down, 0.01), 15.0)
+    grey = np.clip((depth / (view.K[0, 0, 0] / 100) - 1) * 25.5, 0, 255)
+    image = np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
+    plain = pipeline.run(Frame(image, 0, 'c', camera))
+    pipeline.configure(pipeline.config.updated({'camera_height_m': 1.6}))
+    for index in range(1, 30):
+        result = pipeline.run(Frame(image, index * 100_000_000, 'c', camera))
+    assert result.scale is not None
+    assert result.scale.scale == pytest.approx(0.8, abs=0.06)
+    finite = np.isfinite(plain.depth_m) & np.isfinite(result.depth_m)
+    np.testing.assert_allclose(result.depth_m[finite],
+                               plain.depth_m[finite] * np.float32(result.scale.scale), rtol=1e-4)
+    assert (result.sigma_m[finite] > plain.sigma_m[finite] * result.scale.scale).all()
+    assert 'scale' in result.timings_ms
+    pipeline.configure(pipeline.config.updated({'camera_height_m': 0.0}))
+    again = pipeline.run(Frame(image, 4 * 10**9, 'c', camera))
+    np.testing.assert_array_equal(again.depth_m, plain.depth_m)
+    pipeline.close()

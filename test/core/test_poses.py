@@ -262,3 +262,93 @@ def test_reading_while_another_thread_writes() -> None:
     thread.join()
     assert not failures
     assert len(buffer) == 50
+
+
+@pytest.mark.parametrize('rate_hz', [2, 10, 30, 100, 400])
+@pytest.mark.parametrize('acceleration', [-9.0, 3.0])
+def test_braking_and_stamps_that_jitter_are_no_jump(rate_hz: int, acceleration: float) -> None:
+    rng = np.random.default_rng(rate_hz)
+    count = 3 * rate_hz
+    buffer = PoseBuffer()
+    for i in range(count):
+        t = i / rate_hz
+        # by the reception of the message: up to 5 ms late, sometimes two at once
+        stamp_ns = round((t + 0.005 * rng.random()) * SECOND) + i
+        x = 28 * t + acceleration * t**2 / 2 + rng.normal(0, 0.02)
+        outcome = buffer.insert(stamp_ns, turn_z(rng.normal(0, 0.005)), (x, 0, 0))
+        assert outcome in ('ok', 'out_of_order', 'duplicate')
+
+
+@pytest.mark.parametrize(('rate_hz', 'hop', 'turn'), [
+    (10, 3.0, 0.0), (10, -3.0, 0.0), (50, 1.0, 0.0), (10, 0.0, 1.5), (50, 0.0, -1.0)])
+def test_odometry_that_is_set_to_another_place_jumps(rate_hz: int, hop: float,
+                                                     turn: float) -> None:
+    buffer = PoseBuffer()
+    step = SECOND // rate_hz
+    for i in range(20):
+        assert buffer.insert(i * step, UNIT, (2.0 * i / rate_hz, 0, 0)) == 'ok'
+    before = buffer.lookup(19 * step)
+    place = (2.0 * 20 / rate_hz + hop, 0, 0)
+    assert buffer.insert(20 * step, turn_z(turn), place) == 'jump'
+    after = buffer.lookup(20 * step)
+    assert (before.state, after.state) == ('ok', 'ok')
+    assert before.epoch != after.epoch
+    # what follows belongs to the new world
+    assert buffer.insert(21 * step, turn_z(turn), place) == 'ok'
+    assert buffer.lookup(20 * step + 1).epoch == after.epoch
+
+
+def test_what_begins_a_new_epoch() -> None:
+    buffer = filled()
+    epochs = {buffer.lookup(stamp).epoch for stamp in (0, SECOND // 2, SECOND)}
+    assert len(epochs) == 1
+    first = epochs.pop()
+    buffer.insert(2 * SECOND, turn_z(1.0), (2, 0, 0))  # a gap, but nobody starts again in 1 s
+    assert buffer.lookup(2 * SECOND).epoch == first
+    assert buffer.insert(5 * SECOND, turn_z(1.0), (2, 0, 0)) == 'pause'
+    second = buffer.lookup(5 * SECOND)
+    assert second.state == 'ok'
+    assert second.epoch != first
+    assert buffer.lookup(2 * SECOND).epoch == first
+    assert buffer.lookup(3 * SECOND).state == 'gap'
+    assert buffer.insert(0, UNIT, (0, 0, 0)) == 'reset'
+    third = buffer.lookup(0).epoch
+    buffer.clear()
+    buffer.insert(0, UNIT, (0, 0, 0))
+    assert len({first, second.epoch, third, buffer.lookup(0).epoch}) == 4
+
+
+@pytest.mark.parametrize(('heading', 'linear', 'angular', 'state'), [
+    (0.0, (10, 0, 0), (0, 0, 0), 'ok'),
+    (np.pi / 2, (10, 0, 0), (0, 0, 0), 'ok'),
+    (np.pi / 2, (0, 10, 0), (0, 0, 0), 'bad_twist'),  # velocity in odom, not in the base
+    (0.0, (0, 0, 0), (0, 0, 0), 'bad_twist'),  # never set
+    (0.0, (36, 0, 0), (0, 0, 0), 'bad_twist'),  # km/h
+    (0.0, (10, 0, 0), (0, 0, 2.0), 'bad_twist'),  # the poses do not turn
+    (0.0, (9, 0.2, 0), (0, 0, 0.1), 'ok'),
+])
+def test_a_twist_that_contradicts_the_poses_is_not_used(heading: float, linear: tuple,
+                                                        angular: tuple, state: str) -> None:
+    buffer = PoseBuffer()
+    way = np.array([np.cos(heading), np.sin(heading), 0])
+    for i in range(20):
+        buffer.insert(i * SECOND // 50, turn_z(heading), 10 * i / 50 * way, linear, angular)
+    found = buffer.lookup(19 * SECOND // 50 + SECOND // 25)
+    assert found.state == state
+    if state == 'ok':
+        np.testing.assert_allclose(found.odom_T_base[:3, 3], (10 * 19 / 50 + 0.4) * way, atol=0.05)
+
+
+def test_the_bound_of_extrapolation() -> None:
+    for bound_s, state in ((0.03, 'waiting'), (0.04, 'ok'), (0.0, 'waiting')):
+        buffer = filled(max_extrapolation_s=bound_s)
+        assert buffer.lookup(SECOND + SECOND // 25).state == state
+    assert filled(max_extrapolation_s=0.0).lookup(SECOND).state == 'ok'
+
+
+def test_the_course_does_not_reach_back_across_a_pause() -> None:
+    buffer = filled()
+    standing = (0.0, 0, 0), (0, 0, 0)
+    assert buffer.insert(4 * SECOND, UNIT, (80, 0, 0), *standing) == 'pause'
+    # 27 m/s from before it, standing by its twist: nothing is known against the twist
+    assert buffer.lookup(4 * SECOND + SECOND // 25).state == 'ok'

@@ -9,13 +9,24 @@ import sys
 import numpy as np
 from onnx import TensorProto
 import pytest
-from tiny_model import save_model, tiny_depth, tiny_graph, tiny_spec
+from tiny_model import (
+    MATCH_WEIGHT,
+    POSED,
+    save_model,
+    tiny_depth,
+    tiny_graph,
+    tiny_matched_depth,
+    tiny_posed_depth,
+    tiny_posed_graph,
+    tiny_spec,
+)
 
 from hybrid_depth.errors import BackendUnavailable, ContractError
 from hybrid_depth.runtime import Backend, BACKENDS, load_backend, ort
 
 SIZE = (32, 48)
 SPEC = tiny_spec()
+POSED_SPEC = tiny_spec(**POSED)
 
 
 def inputs(**changes: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,6 +75,114 @@ def test_a_wrong_input_is_named(backend: Backend, changes: dict, match: str) -> 
     with pytest.raises(ContractError, match="'K' is missing"):
         backend.infer({'image': inputs()['image']})
     assert np.isfinite(backend.infer(inputs())['depth']).all()
+
+
+@pytest.fixture(params=[*BACKENDS, 'auto'])
+def posed(request: pytest.FixtureRequest, tiny_posed_model: Path):
+    made = load_backend(request.param, tiny_posed_model, POSED_SPEC, SIZE, 1)
+    yield made
+    made.close()
+
+
+def posed_inputs(handles: tuple = (None, None), valid: tuple = (0, 0), seed: int = 0,
+                 **changes: np.ndarray) -> dict:
+    motions = np.tile(np.eye(4, dtype=np.float32), (1, 2, 1, 1))
+    motions[0, :, 2, 3] = 0.5, -2.0
+    image = np.random.default_rng(seed).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    return {**inputs(image=image), 'source_features': handles, 'source_T_target': motions,
+            'source_valid': np.array([valid], np.float32), **changes}
+
+
+def small_grey(image: np.ndarray) -> np.ndarray:
+    """Return the first channel of the tiny posed model's features."""
+    grey = image.mean(axis=-1) / 255
+    return grey.reshape(grey.shape[0] // 4, 4, grey.shape[1] // 4, 4).mean(axis=(1, 3))
+
+
+def test_without_a_source_a_posed_model_sees_a_single_frame(posed: Backend) -> None:
+    feed = posed_inputs()
+    outputs = posed.infer(feed)
+    assert set(outputs) == {'depth', 'sigma', 'features', 'single_depth', 'matched_depth',
+                            'match_weight'}
+    np.testing.assert_allclose(outputs['depth'][0, 0], tiny_depth(feed['image'][0], 150.0),
+                               rtol=1e-5)
+    assert outputs['single_depth'].shape == outputs['match_weight'].shape == (1, 1, 8, 12)
+    assert (outputs['match_weight'] == 0).all()
+    # what lies in the sources does not matter where they are not valid
+    handle = posed.infer(posed_inputs(seed=1))['features']
+    again = posed.infer(posed_inputs((handle, handle)))
+    for name in ('depth', 'sigma', 'single_depth', 'matched_depth', 'match_weight'):
+        np.testing.assert_array_equal(again[name], outputs[name])
+
+
+@pytest.mark.parametrize(('valid', 'used'), [((1, 0), (0,)), ((0, 1), (1,)), ((1, 1), (0, 1))])
+def test_features_of_earlier_frames_come_back_in_order(posed: Backend, valid: tuple,
+                                                       used: tuple) -> None:
+    greys, handles = [], []
+    for seed in (1, 2):
+        feed = posed_inputs(seed=seed)
+        handles.append(posed.infer(feed)['features'])
+        greys.append(small_grey(feed['image'][0]))
+    for _ in range(5):  # a handle outlives later calls
+        posed.infer(posed_inputs(seed=9))
+    feed = posed_inputs(tuple(handles), valid)
+    outputs = posed.infer(feed)
+    matched = tiny_matched_depth([(greys[i], (0.5, -2.0)[i]) for i in used])
+    np.testing.assert_allclose(outputs['matched_depth'][0, 0], matched, rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs['depth'][0, 0],
+        tiny_posed_depth(tiny_depth(feed['image'][0], 150.0), matched), rtol=1e-5)
+    np.testing.assert_allclose(outputs['match_weight'], MATCH_WEIGHT)
+
+
+def test_sources_that_change_places_or_go_are_not_remembered(posed: Backend) -> None:
+    first, second = (posed.infer(posed_inputs(seed=seed))['features'] for seed in (1, 2))
+
+    def matched(*handles: object) -> np.ndarray:
+        return posed.infer(posed_inputs(handles, (1, 1)))['matched_depth'].copy()
+    before = matched(first, second)
+    other = matched(second, first)
+    nothing = matched(None, first)
+    assert np.abs(other - matched(second, None)).max() > 0.1
+    assert np.abs(nothing - other).max() > 0.1
+    np.testing.assert_array_equal(matched(first, second), before)
+
+
+@pytest.mark.parametrize(('changes', 'match'), [
+    ({'source_features': (None,)}, 'there are 1 source_features; the model takes 2'),
+    ({'source_features': (None, np.zeros((1, 2, 8, 8), np.float32))}, 'source_features 1 is not'),
+    ({'source_features': (None, 'features')}, 'source_features 1 is not'),
+    ({'source_valid': np.zeros(2, np.float32)}, "'source_valid'"),
+    ({'source_T_target': np.zeros((1, 2, 4, 4))}, "'source_T_target'.*float64"),
+])
+def test_a_wrong_source_is_named(posed: Backend, changes: dict, match: str) -> None:
+    with pytest.raises(ContractError, match=match):
+        posed.infer(posed_inputs(**changes))
+    missing = posed_inputs()
+    del missing['source_features']
+    with pytest.raises(ContractError, match="'source_features' is missing"):
+        posed.infer(missing)
+    assert np.isfinite(posed.infer(posed_inputs())['depth']).all()
+
+
+@pytest.mark.parametrize(('changes', 'match'), [
+    ({'sources': 3}, 'is fixed to source_features of'),
+    ({'feature_channels': 5}, 'is fixed to source_features of'),
+    ({'feature_stride': 8}, 'cannot load'),
+])
+def test_a_posed_graph_that_breaks_the_contract(tmp_path: Path, changes: dict,
+                                                match: str) -> None:
+    spec = tiny_spec(**{**POSED, **changes})
+    save_model(tmp_path / 'm.onnx', tiny_posed_graph(), spec)
+    with pytest.raises(ContractError, match=match):
+        load_backend('ort', tmp_path / 'm.onnx', spec, SIZE, 1)
+
+
+def test_a_graph_of_the_other_kind_breaks_the_contract(tiny_model: Path,
+                                                       tiny_posed_model: Path) -> None:
+    for path, spec in ((tiny_model, POSED_SPEC), (tiny_posed_model, SPEC)):
+        with pytest.raises(ContractError, match='inputs'):
+            load_backend('ort', path, spec, SIZE, 1)
 
 
 def test_a_closed_runtime_says_so(tiny_model: Path) -> None:

@@ -1,11 +1,13 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """Averages over images, in the shape of summary.json."""
+import os
+
 import numpy as np
 import pytest
 
 from hybrid_depth.metrics import depth_metrics
-from hybrid_depth.summary import AccuracyTable, latency_percentiles, MEASURES, versions
+from hybrid_depth.summary import AccuracyTable, latency_percentiles, machine, MEASURES, versions
 
 
 def test_figures_are_averaged_over_images_not_pixels():
@@ -46,3 +48,8 @@ def test_latency_percentiles():
 def test_versions_name_what_figures_depend_on():
     assert {'python', 'platform', 'numpy', 'onnxruntime', 'rclpy'} <= set(versions())
     assert versions()['numpy'] == np.__version__
+
+
+def test_machine_names_the_processor_and_its_cores():
+    assert f'{os.cpu_count()} cores' in machine()
+    assert '\n' not in machine()
