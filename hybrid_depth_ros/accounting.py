@@ -53,6 +53,7 @@ def table(summary: Mapping[str, Any]) -> str:
         ('latency p50 / p95 / p99',
          ' / '.join(text(latency[key]) for key in ('p50', 'p95', 'p99')) + ' ms'),
         ('rate', text(summary['rate_hz'], ' Hz')),
+        ('share with odometry', text(summary['posed_share'])),
         ('model', summary['model']),
         ('backend', summary['backend']),
     ]

@@ -85,14 +85,23 @@ def fill_float_image(message: Any, values: np.ndarray) -> None:
     The message's own buffer is used again while the size stays the same; the header is not
     touched.
     """
+    _fill_image(message, values, '32FC1', '<f4')
+
+
+def fill_byte_image(message: Any, values: np.ndarray) -> None:
+    """Write ``values``, (H, W) uint8, into the Image ``message`` as mono8; likewise."""
+    _fill_image(message, values, 'mono8', 'u1')
+
+
+def _fill_image(message: Any, values: np.ndarray, encoding: str, dtype: str) -> None:
     height, width = values.shape
-    if (message.height, message.width, message.encoding) != (height, width, '32FC1'):
+    if (message.height, message.width, message.encoding) != (height, width, encoding):
         message.height, message.width = height, width
-        message.encoding = '32FC1'
+        message.encoding = encoding
         message.is_bigendian = 0
-        message.step = 4 * width
-        set_data(message, array.array('B', bytes(4 * width * height)))
-    np.copyto(np.frombuffer(message.data, dtype='<f4').reshape(height, width), values)
+        message.step = np.dtype(dtype).itemsize * width
+        set_data(message, array.array('B', bytes(message.step * height)))
+    np.copyto(np.frombuffer(message.data, dtype=dtype).reshape(height, width), values)
 
 
 def odometry_sample(message: Any) -> tuple[int, list[float], list[float], list[float],

@@ -27,6 +27,7 @@ from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import HybridDepthError
 from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth_ros.diagnostics import diagnostic_array, FrameStats, Health, RclpyLogHandler
+from hybrid_depth_ros.findings import Findings
 from hybrid_depth_ros.parameters import NodeParameters
 from hybrid_depth_ros.qos import advertise, output_qos
 from hybrid_depth_ros.session import open_resources, Resources, Session
@@ -60,7 +61,7 @@ def _transition(body: Transition) -> Callable[[Any, LifecycleState], TransitionC
 
 class DepthNode(LifecycleNode):
     """
-    Metric depth from ``image`` and ``camera_info``; ``odom`` is attached to each frame.
+    Metric depth from ``image`` and ``camera_info``, and from the motion that ``odom`` gives.
 
     Callbacks only store what arrives; one thread computes and publishes. ``make_pipeline`` opens
     the model when the node is configured.
@@ -178,7 +179,9 @@ class DepthNode(LifecycleNode):
         is_wanted = self._session is not None and self._session.rest_if_unwanted()
         resources = self._resources
         snapshot = resources.stats.snapshot() if resources else FrameStats().snapshot()
-        level, text = self._health.level(snapshot, self.state, is_wanted, self.failure)
+        findings = resources.findings if resources else Findings()
+        level, text = self._health.level(snapshot, self.state, is_wanted, self.failure,
+                                         findings.complaints())
         calibration = resources.camera.state if resources else None
         camera = calibration.camera if calibration else 'no camera_info yet'
         facts = {
@@ -188,6 +191,7 @@ class DepthNode(LifecycleNode):
             'backend': resources.pipeline.backend_description if resources else 'not loaded',
             'camera': f'{camera.width}x{camera.height}' if isinstance(camera, CameraModel)
             else str(camera),
+            **findings.facts(),
             **(self._session.facts() if self._session else {}),
         }
         self._diagnostics.publish(diagnostic_array(

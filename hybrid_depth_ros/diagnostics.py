@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import logging
 import threading
@@ -103,9 +103,24 @@ class Health:
         self._before: Snapshot | None = None
         self._silent_ticks = 0
 
-    def level(self, now: Snapshot, state: str, has_listener: bool,
-              failure: str) -> tuple[bytes, str]:
-        """Return level and message; call once per period."""
+    def level(self, now: Snapshot, state: str, has_listener: bool, failure: str,
+              complaints: Sequence[tuple[bytes, str]] = ()) -> tuple[bytes, str]:
+        """
+        Return level and message; call once per period.
+
+        ``complaints``, each with its level, are about the latest frame: they count where one was
+        processed in this period.
+        """
+        before = self._before
+        level, text = self._level(now, state, has_listener, failure)
+        if state != 'active' or failure or now.processed == (before.processed if before else 0):
+            complaints = ()
+        texts = [text] if level != DiagnosticStatus.OK or not complaints else []
+        return (max([level, *(level for level, _ in complaints)]),
+                '; '.join(texts + [text for _, text in complaints]))
+
+    def _level(self, now: Snapshot, state: str, has_listener: bool,
+               failure: str) -> tuple[bytes, str]:
         before, self._before = self._before, now
         if failure:
             return DiagnosticStatus.ERROR, failure

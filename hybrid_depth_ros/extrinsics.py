@@ -63,32 +63,38 @@ class StaticTransforms:
 
 
 class Extrinsics:
-    """Finds child_T_camera once for each pair of frames and keeps it."""
+    """
+    Finds child_T_camera for a pair of frames; what TF says is kept.
+
+    The parameters stand in only until TF knows better: it may come after the first images.
+    """
 
     def __init__(self, settings: Settings, transforms: StaticTransforms) -> None:
-        self._settings = settings
         self._transforms = transforms
         self._known: dict[tuple[str, str], np.ndarray] = {}
+        self._told: set[tuple[str, str, str]] = set()
+        self._given: np.ndarray | None = None
+        if any(settings['extrinsic.rotation']):
+            self._given = make_pose(settings['extrinsic.rotation'],
+                                    settings['extrinsic.translation'])
 
     def lookup(self, child_frame: str, camera_frame: str) -> np.ndarray | None:
         """Return child_T_camera, (4, 4) float64 metres, None where nobody has said it yet."""
         frames = (child_frame, camera_frame)
-        if frames not in self._known:
-            found, origin = self._find(*frames)
-            if found is None:
-                return None
+        if frames in self._known:
+            return self._known[frames]
+        if child_frame == camera_frame:
+            found, origin = np.eye(4), 'the odometry is that of the camera itself'
             self._known[frames] = found
+        elif child_frame and (by_tf := self._transforms.lookup(*frames)) is not None:
+            found, origin = by_tf, 'from TF'
+            self._known[frames] = found
+        elif self._given is not None:
+            found, origin = self._given, 'from parameters'
+        else:
+            return None
+        if (*frames, origin) not in self._told:
+            self._told.add((*frames, origin))
             _LOG.info('camera %s in %s: %s, at %s m', camera_frame, child_frame or '(no frame)',
                       origin, np.round(found[:3, 3], 3).tolist())
-        return self._known[frames]
-
-    def _find(self, child_frame: str, camera_frame: str) -> tuple[np.ndarray | None, str]:
-        if child_frame == camera_frame:
-            return np.eye(4), 'the odometry is that of the camera itself'
-        found = self._transforms.lookup(child_frame, camera_frame) if child_frame else None
-        if found is not None:
-            return found, 'from TF'
-        if any(self._settings['extrinsic.rotation']):
-            return make_pose(self._settings['extrinsic.rotation'],
-                             self._settings['extrinsic.translation']), 'from parameters'
-        return None, ''
+        return found

@@ -15,11 +15,12 @@ from hybrid_depth.camera import CameraModel
 from hybrid_depth.cloud import CloudPacker
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import BadFrame, HybridDepthError
-from hybrid_depth.types import DepthResult, Frame
+from hybrid_depth.types import DepthResult, Evidence, Frame
 from hybrid_depth_ros.camera_source import CameraSource
 from hybrid_depth_ros.conversions import stamp_to_ns
 from hybrid_depth_ros.diagnostics import FrameStats, ThrottledWarnings
 from hybrid_depth_ros.encodings import decode_image, Fallback
+from hybrid_depth_ros.findings import Findings
 from hybrid_depth_ros.outputs import OutputPublishers, Product
 from hybrid_depth_ros.parameters import Settings
 from hybrid_depth_ros.pose_source import PoseSource
@@ -50,6 +51,7 @@ class FrameProcessor:
     poses: PoseSource
     outputs: OutputPublishers
     stats: FrameStats
+    findings: Findings
     settings: Callable[[], Settings]
     now_ns: Callable[[], int]
     fallback: Fallback | None = None  # for encodings outside the table
@@ -94,7 +96,9 @@ class FrameProcessor:
         self.pipeline.configure(settings.pipeline)
         self._packer = CloudPacker(settings['cloud.stride'],
                                    max_range_m=settings['cloud.max_range_m'],
-                                   remove_edges=settings['cloud.remove_edges'])
+                                   max_relative_sigma=settings['cloud.max_relative_sigma'],
+                                   remove_edges=settings['cloud.remove_edges'],
+                                   remove_evidence=_unwanted(settings))
         self._applied = settings
 
     def _process_image(self, image: Any) -> None:
@@ -107,11 +111,11 @@ class FrameProcessor:
         image_rgb = decode_image(image, self.fallback)
         source, camera = self.camera.for_image(image)
         stamp_ns = stamp_to_ns(header.stamp)
-        frame = Frame(image_rgb, stamp_ns, header.frame_id, camera,
-                      self.poses.pose_at(stamp_ns, header.frame_id,
-                                        self.settings()['odom.max_wait_ms']))
-        result = self.pipeline.run(frame)
+        pose = self.poses.camera_pose(stamp_ns, header.frame_id)
+        result = self.pipeline.run(Frame(image_rgb, stamp_ns, header.frame_id, camera,
+                                         pose.odom_T_camera, pose.epoch, pose.down_camera))
         inferred = time.monotonic()
+        self.findings.add(result)
         self.outputs.publish(wanted, header, Product(result, source, self._packer))
         end = time.monotonic()
         self.stats.processed((self.now_ns() - stamp_ns) / 1e6, 1e3 * (end - start),
@@ -126,3 +130,10 @@ class FrameProcessor:
             raise BadFrame('no_frame_id', "the image has an empty frame_id, so nobody could place "
                            "its depth; set it in the camera driver, or parameter 'camera_frame'")
         return Header(stamp=image.header.stamp, frame_id=frame_id)
+
+
+def _unwanted(settings: Settings) -> frozenset[Evidence]:
+    """Return the evidence that the cloud leaves out."""
+    if settings['cloud.only_matched']:
+        return frozenset(Evidence) - {Evidence.MATCHED}
+    return frozenset({Evidence.MOVING} if settings['cloud.remove_moving'] else ())

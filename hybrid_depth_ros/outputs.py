@@ -10,14 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+import math
 from typing import Any
 
+from geometry_msgs.msg import Vector3Stamped
+import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from hybrid_depth.cloud import CloudPacker, FIELDS
-from hybrid_depth.types import DepthResult
+from hybrid_depth.types import DepthResult, Evidence
 from hybrid_depth_ros.camera_source import CameraState
-from hybrid_depth_ros.conversions import fill_camera_info, fill_float_image, set_data
+from hybrid_depth_ros.conversions import (
+    fill_byte_image,
+    fill_camera_info,
+    fill_float_image,
+    set_data,
+)
 from hybrid_depth_ros.qos import advertise, output_qos
 
 
@@ -53,6 +61,23 @@ def _fill_sigma(message: Any, product: Product) -> None:
     fill_float_image(message, product.result.sigma_m)
 
 
+def _fill_evidence(message: Any, product: Product) -> None:
+    evidence = product.result.evidence
+    if evidence is None:  # no such model: all of it rests on the single image
+        evidence = np.full(product.result.depth_m.shape, Evidence.SINGLE_FRAME, np.uint8)
+    fill_byte_image(message, evidence)
+
+
+def _fill_scale(message: Any, product: Product) -> None:
+    report, vector = product.result.scale, message.vector
+    if report is None:
+        vector.x, vector.y, vector.z = math.nan, math.nan, 0.0
+    else:
+        # the report's sigma is that of ln(scale)
+        vector.x, vector.y = report.scale, report.scale * report.sigma
+        vector.z = float(report.agrees)
+
+
 def _fill_points(message: Any, product: Product) -> None:
     cloud = product.cloud_packer.pack(product.result)
     if not message.fields:
@@ -72,6 +97,11 @@ OUTPUTS: tuple[Output, ...] = (
            'camera of the depth image: K and P scaled to its size'),
     Output('~/depth/sigma', Image, _fill_sigma,
            '32FC1, one standard deviation of the depth in metres; NaN where depth is not finite'),
+    Output('~/depth/evidence', Image, _fill_evidence,
+           'mono8, what the depth of a pixel rests on: see the table of evidence'),
+    Output('~/scale', Vector3Stamped, _fill_scale,
+           'x = metric scale of the single-frame depth, y = one standard deviation of x, z = 1 '
+           'where its cues agree, else 0; NaN, NaN, 0 = no estimate'),
     Output('~/points', PointCloud2, _fill_points,
            'organised coloured cloud (x, y, z, rgb; 16 bytes a point); NaN = no point'),
 )

@@ -78,9 +78,10 @@ class Parameter:
         return result
 
 
-def _pipeline(name: str, description: str, **more: Any) -> Parameter:
-    """Make a row whose default is that of the PipelineConfig field ``name``."""
-    return Parameter(name, getattr(_PIPELINE, name), description, field=name, **more)
+def _pipeline(name: str, description: str, *, field: str = '', **more: Any) -> Parameter:
+    """Make a row whose default is that of the PipelineConfig field ``field``, else ``name``."""
+    return Parameter(name, getattr(_PIPELINE, field or name), description, field=field or name,
+                     **more)
 
 
 PARAMETERS: tuple[Parameter, ...] = (
@@ -106,6 +107,12 @@ PARAMETERS: tuple[Parameter, ...] = (
               low=1, high=16, is_dynamic=True),
     Parameter('cloud.max_range_m', 0.0, 'Points farther than this along Z, in metres, become NaN; '
               '0 = no limit but max_depth_m.', low=0.0, high=1000.0, is_dynamic=True),
+    Parameter('cloud.max_relative_sigma', 0.0, 'Points whose sigma / depth is above this become '
+              'NaN, in the cloud alone; 0 = keep all.', low=0.0, high=10.0, is_dynamic=True),
+    Parameter('cloud.remove_moving', False, 'Make points NaN whose evidence is MOVING: things '
+              'that move by themselves smear in a map.', is_dynamic=True),
+    Parameter('cloud.only_matched', False, 'Make points NaN whose evidence is not MATCHED: only '
+              'what was measured along the motion of the camera is left.', is_dynamic=True),
     Parameter('cloud.remove_edges', True, 'Make points at depth edges NaN: they fly between '
               'foreground and background.', is_dynamic=True),
     Parameter('rectified', 'auto', "Whether the images are rectified: 'true' = intrinsics from P, "
@@ -113,10 +120,19 @@ PARAMETERS: tuple[Parameter, ...] = (
               choices=RECTIFIED_MODES),
     Parameter('camera_frame', '', 'Optical frame for images whose frame_id is empty; without it '
               'they are dropped.'),
-    Parameter('odom.max_wait_ms', 10.0, 'How long a frame waits for odometry that is later than '
-              'its stamp.', low=0.0, high=200.0, is_dynamic=True),
+    _pipeline('odom.use', 'Match against earlier frames along the motion that odometry gives; '
+              'false = depth from single images alone.', field='use_odometry', is_dynamic=True),
+    Parameter('odom.time_offset_s', 0.0, 'Added to the stamp of every odometry message, which '
+              'makes it a time of the image clock; positive where odometry is stamped too early.',
+              low=-10.0, high=10.0, is_dynamic=True),
+    Parameter('odom.max_wait_ms', 10.0, 'How long a frame waits for odometry that is not older '
+              'than its stamp.', low=0.0, high=200.0, is_dynamic=True),
+    Parameter('odom.max_extrapolation_ms', 50.0, 'How long after the newest odometry its twist '
+              'may stand in for the next one; 0 = never.', low=0.0, high=200.0),
     Parameter('odom.max_gap_s', 0.3, 'Odometry farther apart than this is not interpolated.',
               low=0.01, high=10.0),
+    _pipeline('camera_height_m', 'Height of the camera over the ground, in metres, as a cue of '
+              'the metric scale; 0 = unknown.', low=0.0, high=100.0, is_dynamic=True),
     Parameter('extrinsic.translation', [0.0, 0.0, 0.0], 'Camera position in the child frame of '
               'the odometry, metres; used where TF does not know it.', length=3),
     Parameter('extrinsic.rotation', [0.0, 0.0, 0.0, 0.0], 'Orientation of the optical frame in '

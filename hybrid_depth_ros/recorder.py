@@ -196,6 +196,12 @@ def drops_of(status: dict[str, str]) -> dict[str, int]:
             if key.startswith(prefix) and int(value)}
 
 
+def posed_share(status: dict[str, str]) -> float | None:
+    """Return the share of frames that odometry took part in, None where nothing came out."""
+    text = status.get('posed_share', '')
+    return float(text) if text.replace('.', '').isdigit() else None
+
+
 def summarise(recorder: Recorder, report: dict, accuracy: dict | None) -> dict[str, Any]:
     """Return summary.json."""
     published = {frame['stamp_ns'] for frame in report['frames']}
@@ -218,7 +224,8 @@ def summarise(recorder: Recorder, report: dict, accuracy: dict | None) -> dict[s
         'frames_published': len(published), 'frames_processed': len(came), 'drops': drops,
         'latency_ms': latency_percentiles(latencies), 'rate_hz': rate_hz(arrivals),
         'accuracy': accuracy, 'model': recorder.status.get('model', 'unknown'),
-        'backend': recorder.status.get('backend', 'unknown'), 'versions': versions(),
+        'backend': recorder.status.get('backend', 'unknown'),
+        'posed_share': posed_share(recorder.status), 'versions': versions(),
         'problems': problems}
 
 

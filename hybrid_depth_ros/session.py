@@ -17,6 +17,7 @@ from hybrid_depth_ros.camera_source import CameraSource
 from hybrid_depth_ros.conversions import stamp_to_ns
 from hybrid_depth_ros.diagnostics import FrameStats
 from hybrid_depth_ros.extrinsics import Extrinsics, StaticTransforms
+from hybrid_depth_ros.findings import Findings
 from hybrid_depth_ros.frame_processor import FrameProcessor, Job
 from hybrid_depth_ros.optional_packages import cv_bridge_fallback
 from hybrid_depth_ros.outputs import OutputPublishers
@@ -35,6 +36,7 @@ class Resources:
     outputs: OutputPublishers
     transforms: StaticTransforms
     stats: FrameStats
+    findings: Findings
 
     def close(self) -> None:
         """Give back model, publishers and TF; no session may be running."""
@@ -57,7 +59,7 @@ def open_resources(node: Any, make_pipeline: Callable[[PipelineConfig], Any], se
         outputs = OutputPublishers(node, on_listener)
         undo.callback(outputs.destroy)
         resources = Resources(pipeline, CameraSource(settings['rectified']), outputs,
-                              StaticTransforms(node), FrameStats())
+                              StaticTransforms(node), FrameStats(), Findings())
         undo.pop_all()
     return resources
 
@@ -75,11 +77,12 @@ class Session:
         self._node = node
         self._resources = resources
         self._stats = resources.stats
-        self._poses = PoseSource(Extrinsics(settings(), resources.transforms).lookup,
-                                 settings()['odom.max_gap_s'])
+        self._poses = PoseSource(Extrinsics(settings(), resources.transforms).lookup, settings,
+                                 resources.pipeline.spec.kind)
         processor = FrameProcessor(
             resources.pipeline, resources.camera, self._poses, resources.outputs, self._stats,
-            settings, lambda: int(node.get_clock().now().nanoseconds), cv_bridge_fallback())
+            resources.findings, settings, lambda: int(node.get_clock().now().nanoseconds),
+            cv_bridge_fallback())
         self._worker: NewestWorker[Job] = NewestWorker(processor.process, processor.replaced,
                                                        processor.failed)
         self._listening: dict[str, Any] = {}  # topic -> subscription

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 import threading
 import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Vector3Stamped
 from nav_msgs.msg import Odometry
 import numpy as np
 import rclpy
@@ -17,14 +19,14 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from ros_messages import camera_info, FRAME, grey_image
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from tiny_model import tiny_depth, tiny_spec
+from tiny_model import POSED, tiny_depth, tiny_spec
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.types import DepthResult, Frame
 from hybrid_depth_ros import depth_node
 
 TYPES = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'depth/sigma': Image,
-         'points': PointCloud2}
+         'depth/evidence': Image, 'scale': Vector3Stamped, 'points': PointCloud2}
 
 
 class FakePipeline:
@@ -40,6 +42,7 @@ class FakePipeline:
         self.delay_s = 0.0
         self.error: Exception | None = None
         self.gate: threading.Event | None = None
+        self.more: dict[str, Any] = {}  # fields of the next results
 
     def configure(self, config: Any) -> None:
         self.config = config
@@ -59,9 +62,18 @@ class FakePipeline:
             raise self.error
         depth_m = tiny_depth(frame.image_rgb, frame.camera.fx)
         depth_m[0, 0], depth_m[0, 1] = np.nan, np.inf
-        return DepthResult(depth_m, depth_m * 0.1, np.zeros(depth_m.shape, bool),
-                           frame.image_rgb, frame.camera, frame.stamp_ns, frame.frame_id,
-                           'single_frame', {'total': 1.0})
+        result = DepthResult(depth_m, depth_m * 0.1, np.zeros(depth_m.shape, bool),
+                             frame.image_rgb, frame.camera, frame.stamp_ns, frame.frame_id,
+                             'single_frame', {'total': 1.0})
+        return replace(result, **self.more)
+
+
+class PosedFake(FakePipeline):
+    """A fake whose model wants poses."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.spec = tiny_spec(**POSED)
 
 
 class Bench:
@@ -174,4 +186,4 @@ class Bench:
         self.client.destroy_node()
 
 
-__all__ = ['FRAME', 'Bench', 'FakePipeline', 'camera_info', 'grey_image']
+__all__ = ['FRAME', 'Bench', 'FakePipeline', 'PosedFake', 'camera_info', 'grey_image']

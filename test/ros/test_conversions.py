@@ -15,6 +15,7 @@ from hybrid_depth.camera_info import camera_from_info, is_rectified
 from hybrid_depth.errors import BadFrame
 from hybrid_depth_ros.camera_source import CameraSource
 from hybrid_depth_ros.conversions import (
+    fill_byte_image,
     fill_camera_info,
     fill_float_image,
     odometry_sample,
@@ -131,6 +132,19 @@ def test_float_image_reuses_its_buffer() -> None:
     assert np.frombuffer(message.data, '<f4')[0] == 3.0
     fill_float_image(message, values[:1])
     assert len(message.data) == 12
+
+
+def test_byte_image() -> None:
+    message = Image()
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    fill_byte_image(message, values[:, ::-1])
+    assert (message.encoding, message.height, message.width, message.step) == ('mono8', 2, 3, 3)
+    assert bytes(message.data) == bytes([2, 1, 0, 5, 4, 3])
+    buffer = message.data
+    fill_byte_image(message, values)
+    assert message.data is buffer
+    fill_float_image(message, np.ones((2, 3), np.float32))
+    assert (message.encoding, len(message.data)) == ('32FC1', 24)
 
 
 def test_stamp_and_odometry() -> None:

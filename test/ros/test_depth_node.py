@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, ReliabilityPolicy
-from ros_messages import camera_info, FRAME, grey_image, HEIGHT, image_message, odometry, WIDTH
+from ros_messages import camera_info, FRAME, grey_image, HEIGHT, image_message, WIDTH
 from tiny_model import tiny_depth
 
 from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth_ros.depth_node import DepthNode
 from hybrid_depth_ros.outputs import OUTPUTS
 
-ALL = ('depth/image', 'depth/camera_info', 'depth/sigma', 'points')
+ALL = ('depth/image', 'depth/camera_info', 'depth/sigma', 'depth/evidence', 'scale', 'points')
 pytestmark = pytest.mark.usefixtures('ros')
 
 
@@ -179,18 +179,6 @@ def test_newest_image_wins_under_overload(bench: Bench) -> None:
     assert bench.drops() == {'replaced': 4}
     bench.diagnosed(lambda status, values: status.level == b'\0'
                     and values['drops.replaced'] == '4')
-
-
-def test_pose_is_attached_and_diagnosed(bench: Bench) -> None:
-    bench.start('depth/image')
-    bench.calibrate()
-    for stamp_ns, x in ((2_000_000_000, 1.0), (2_100_000_000, 2.0)):
-        bench.odometry.publish(odometry(stamp_ns, x))
-    bench.spin(0.2)
-    bench.send_and_wait(grey_image(stamp_ns=2_050_000_000))
-    np.testing.assert_allclose(bench.pipeline.frames[-1].odom_T_camera[:3, 3], [1.5, 0, 0])
-    bench.diagnosed(lambda _, values: 'not yet used' in values['odometry.state']
-                    and values['odometry.received'] == '2')
 
 
 def test_qos_of_every_endpoint(bench: Bench) -> None:

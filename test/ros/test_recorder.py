@@ -149,10 +149,11 @@ def test_summary_of_a_good_run():
     summary = recorder.summarise(fake_recorder(stamps, STATUS), report, None)
     assert set(summary) == {
         'frames_published', 'frames_processed', 'drops', 'latency_ms', 'rate_hz', 'accuracy',
-        'model', 'backend', 'versions', 'problems'}
+        'model', 'backend', 'posed_share', 'versions', 'problems'}
     assert (summary['frames_published'], summary['frames_processed']) == (4, 4)
     assert summary['latency_ms'] == {'p50': 20.0, 'p95': 20.0, 'p99': 20.0}
     assert summary['rate_hz'] == pytest.approx(10.0)
+    assert summary['posed_share'] is None  # the status of this test says nothing of it
     assert summary['problems'] == []
     text = accounting.table(summary)
     assert 'PROBLEM' not in text
@@ -199,3 +200,8 @@ def test_drops_are_read_from_diagnostics():
 def test_time_message_round_trip():
     stamp = time_message(STAMP_NS)
     assert (stamp.sec, stamp.nanosec) == (7, 123)
+
+
+@pytest.mark.parametrize(('text', 'share'), [('0.97', 0.97), ('1.00', 1.0), ('none yet', None)])
+def test_share_of_frames_with_odometry(text: str, share: float | None) -> None:
+    assert recorder.posed_share({'posed_share': text}) == share

@@ -9,9 +9,11 @@ import re
 import pytest
 
 from hybrid_depth.encodings import ENCODINGS
+from hybrid_depth.types import Evidence
 from hybrid_depth_ros.diagnostics import diagnostic_array, FrameStats
+from hybrid_depth_ros.findings import Findings
 from hybrid_depth_ros.outputs import OUTPUTS
-from hybrid_depth_ros.parameters import Parameter, PARAMETERS
+from hybrid_depth_ros.parameters import make_settings, Parameter, PARAMETERS
 from hybrid_depth_ros.pose_source import ODOMETRY_STATES, PoseSource
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +55,12 @@ def test_outputs() -> None:
         assert row.description in section('Outputs')
 
 
+def test_evidence() -> None:
+    rows = [[cell.strip(' `') for cell in line.split('|')[1:3]]
+            for line in section('Evidence').splitlines() if re.match(r'\| \d', line)]
+    assert rows == [[str(int(value)), value.name] for value in Evidence]
+
+
 def test_encodings() -> None:
     assert ', '.join(f'`{name}`' for name in ENCODINGS) in section('Inputs')
 
@@ -71,8 +79,9 @@ def test_diagnostic_keys() -> None:
     stats.received()
     stats.dropped('truncated')
     stats.processed(3.0, 2.0, {'total': 1.0}, 'single_frame')
-    facts = {'state': '', 'model': '', 'backend': '', 'camera': '',
-             **PoseSource(lambda *_: None, 0.3).facts()}
+    settings = make_settings({row.name: row.default for row in PARAMETERS})
+    facts = {'state': '', 'model': '', 'backend': '', 'camera': '', **Findings().facts(),
+             **PoseSource(lambda *_: None, lambda: settings, 'posed').facts()}
     sent = {entry.key for entry in diagnostic_array(
         _now(), '', '', b'\0', '', stats.snapshot(), facts).status[0].values}
     documented = set()
