@@ -11,6 +11,7 @@ Yin et al., ICCV 2023), because the size at which a thing appears fixes only tha
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -37,10 +38,17 @@ class Level(nn.Module):
     def forward(self, coarse: torch.Tensor, skip: torch.Tensor,
                 rays: torch.Tensor) -> torch.Tensor:
         # reducing before upsampling is the same function at a quarter of the cost
-        up = F.interpolate(self.reduce(coarse), scale_factor=2.0, mode='bilinear',
-                           align_corners=False)
+        up = double(self.reduce(coarse))
         x = F.relu(self.join(torch.cat([up, skip, rays], dim=1)))
         return F.relu(x + self.refine(x))
+
+
+class SingleFrame(NamedTuple):
+    """What a single-frame network says, with what a refinement builds on."""
+
+    log_depth: torch.Tensor  # (B, 1, H/2, W/2) natural log of metres along +Z
+    log_b: torch.Tensor  # same shape: log of the Laplace scale of the error of log_depth
+    shallow: list[torch.Tensor]  # local image features at strides 2 and 4
 
 
 class CompactDepth(nn.Module):
@@ -53,8 +61,11 @@ class CompactDepth(nn.Module):
     of the Laplace scale of the error of log_depth.
     """
 
+    size_multiple = 32
+
     def __init__(self, encoder: str = 'efficientnet_lite0', weights: str = 'imagenet',
-                 decoder_channels: tuple[int, ...] = (128, 80, 48, 32)) -> None:
+                 decoder_channels: tuple[int, ...] = (128, 80, 48, 32),
+                 more_channels: tuple[int, ...] = (0, 0, 0, 0)) -> None:
         super().__init__()
         self.encoder = ENCODERS[encoder](weights)
         self.register_buffer('mean', torch.tensor(self.encoder.mean).view(1, 3, 1, 1) * 255)
@@ -64,28 +75,51 @@ class CompactDepth(nn.Module):
         coarse = (decoder_channels[0], *decoder_channels[:-1])
         skips = channels[-2::-1]
         self.levels = nn.ModuleList(
-            Level(c, s, o) for c, s, o in zip(coarse, skips, decoder_channels, strict=True))
+            Level(c, s + m, o)
+            for c, s, m, o in zip(coarse, skips, more_channels, decoder_channels, strict=True))
+        self.shallow_channels = channels[:2]
         self.head = nn.Conv2d(decoder_channels[-1], 2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         # start from 10 m at the reference focal length, within a factor of about 1.3
         self.head.bias.data = torch.tensor([math.log(10.0), math.log(0.3)])
 
-    def forward(self, image: torch.Tensor, K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def normalised(self, image: torch.Tensor) -> torch.Tensor:
+        """Turn (B, H, W, 3) uint8 RGB into what the encoder takes."""
+        return (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def shallow(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the encoder's maps at strides 2 and 4 alone, at a tenth of the cost."""
+        maps: list[torch.Tensor] = self.encoder(self.normalised(image), last=2)
+        return maps
+
+    def joined(self, image: torch.Tensor, skips: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return what the decoder's levels join, coarse to fine; here the encoder's own maps."""
+        return skips
+
+    def single_frame(self, image: torch.Tensor, K: torch.Tensor) -> SingleFrame:
+        """Run the network; see ``forward`` for the inputs."""
         height, width = image.shape[1], image.shape[2]
-        x = image.permute(0, 3, 1, 2).float()
-        features = self.encoder((x - self.mean) / self.std)
+        features = self.encoder(self.normalised(image))
         rays = ray_map(K, height, width)
         strides = self.encoder.strides
         x = torch.cat([features[-1], F.avg_pool2d(rays, strides[-1])], dim=1)
         x = F.relu(self.context(x))
-        for level, skip, stride in zip(self.levels, features[-2::-1], strides[-2::-1],
-                                       strict=True):
+        skips = self.joined(image, features[-2::-1])
+        for level, skip, stride in zip(self.levels, skips, strides[-2::-1], strict=True):
             x = level(x, skip, F.avg_pool2d(rays, stride))
-        x = F.interpolate(self.head(x), scale_factor=2.0, mode='bilinear', align_corners=False)
+        x = self.head(x)
         log_focal = torch.log(K[:, 0, 0] / REFERENCE_FOCAL_PX).view(-1, 1, 1, 1)
-        log_depth = x[:, :1] + log_focal  # bounded at export only: a clamp has no gradient outside
-        log_b = x[:, 1:].clamp(*LOG_SIGMA_RANGE)
-        return log_depth, log_b
+        # depth is bounded at export only: a clamp has no gradient outside
+        return SingleFrame(x[:, :1] + log_focal, x[:, 1:].clamp(*LOG_SIGMA_RANGE), features[:2])
+
+    def forward(self, image: torch.Tensor, K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        single = self.single_frame(image, K)
+        return double(single.log_depth), double(single.log_b)
+
+
+def double(x: torch.Tensor) -> torch.Tensor:
+    """Upsample (B, C, h, w) by 2, bilinear with pixel centres as everywhere in this project."""
+    return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
 
 
 def ray_map(K: torch.Tensor, height: int, width: int) -> torch.Tensor:

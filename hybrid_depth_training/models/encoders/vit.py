@@ -1,0 +1,51 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What vision transformers share: which blocks are read, positions for any grid, token maps."""
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 its usual name
+
+
+def tap_blocks(depth: int) -> tuple[int, ...]:
+    """Return the indices of the four blocks that are read: 2, 5, 8 and 11 of twelve."""
+    return tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
+
+
+def add_positions(patches: torch.Tensor, class_token: torch.Tensor,
+                  positions: torch.Tensor) -> torch.Tensor:
+    """
+    Turn a map of patches into tokens, the class token first, with the position of each added.
+
+    Args:
+        patches: (B, C, h, w), any grid
+        class_token: (1, 1, C)
+        positions: (1, 1 + n * n, C) as learned on a square grid; resampled bicubically (without
+            antialiasing, as DINOv2 does) to h x w
+
+    Returns (B, 1 + h * w, C).
+    """
+    height, width = patches.shape[2:]
+    side = round((positions.shape[1] - 1) ** 0.5)
+    grid = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(height, width), mode='bicubic', align_corners=False)
+    tokens = (patches + grid).flatten(2).transpose(1, 2)
+    first = (class_token + positions[:, :1]).expand(len(tokens), -1, -1)
+    return torch.cat([first, tokens], dim=1)
+
+
+def token_map(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Turn tokens (B, 1 + height * width, C) into the map (B, C, height, width)."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, (height, width))
+
+
+def explicit_attention(network: nn.Module) -> None:
+    """
+    Let every transformer in ``network`` compute attention from plain products and a softmax.
+
+    The same numbers as the fused kernel, which no ONNX operator set below 23 has. For export.
+    """
+    for module in network.modules():
+        if hasattr(module, 'fused_attn'):
+            module.fused_attn = False

@@ -1,0 +1,347 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Odometry inside the depth: a single-frame network refined by matching along the known motion.
+
+Features of past frames are compared with those of the target at every candidate depth, placed by
+the metric camera motion (plane sweep; Collins, CVPR 1996; as a learned cost volume: Yao et al.,
+MVSNet, ECCV 2018). What matches and what the single image says are joined as independent opinions,
+p(z) ~ p_match(z) * p_single(z), so that depth is metric wherever there is parallax and the single
+frame decides where there is none. A small network then carries the correction to where matching
+had no evidence. Without sources the result is that of the single frame, exactly.
+"""
+from __future__ import annotations
+
+from itertools import pairwise
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 its usual name
+
+from hybrid_depth_training.models.compact import double, LOG_SIGMA_RANGE, SingleFrame
+
+FEATURE_STRIDE = 4
+PLANES = 64
+NEAR_M, FAR_M = 0.4, 100.0  # of the candidate depths, spaced evenly in log depth
+_GROUPS = 4
+_WINDOW = 2  # planes on either side of the best that count as the same hypothesis
+_OVERSAMPLE = 2  # source features are looked up on a grid so much finer: rounding to the nearest
+# cell then costs an eighth of a matching pixel on average and is ten times faster than
+# interpolating, which no CPU runtime does well
+
+
+class Posed(NamedTuple):
+    """Everything a posed network says; maps are (B, 1, h, w) at stride 4 unless said."""
+
+    log_depth: torch.Tensor  # (B, 1, H, W)
+    log_b: torch.Tensor  # (B, 1, H, W)
+    features: torch.Tensor  # (B, C, h, w), a later frame's source
+    match_log_p: torch.Tensor  # (B, PLANES, h, w): over the planes, by matching alone
+    matched_log_depth: torch.Tensor
+    match_trust: torch.Tensor  # logit of the probability that matching alone is within 10 %
+
+
+class PosedDepth(nn.Module):
+    """
+    A single-frame network with pose-conditioned refinement.
+
+    ``single`` gives SingleFrame and ``shallow(image)``; see models.compact. ``channels`` is the
+    width of the matching features. The refinement sees local image features and the single
+    frame's depth, not its inner maps: those know the training scenes by heart, and a refinement
+    that reads them learns to trust a single frame more than it deserves elsewhere.
+    """
+
+    def __init__(self, single: nn.Module, channels: int = 16) -> None:
+        super().__init__()
+        self.single = single
+        self.channels = channels
+        # Factor on the single frame's sigma that makes it true on scenes never seen; measured by
+        # calibration, until then the middle of what the refinement is trained with.
+        self.single_sigma_scale = 1.7
+        self.size_multiple = single.size_multiple
+        at_half, at_quarter = single.shallow_channels
+        self.match_half = nn.Conv2d(at_half, 32, 3, stride=2, padding=1)
+        self.match_quarter = nn.Conv2d(at_quarter, 32, 3, padding=1)
+        self.match_mid = nn.Conv2d(32, 32, 3, padding=1)
+        self.match_out = nn.Conv2d(32, channels, 3, padding=1)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+        # Log of the trust in the single frame: its own uncertainty holds on scenes like those it
+        # was trained on, so it starts as being three times as unsure.
+        self.opinion = nn.Parameter(torch.tensor(-1.2))
+        self.volume = VolumeFilter(_GROUPS + 1, at_quarter)
+        self.fusion = Fusion(at_quarter)
+        self.refine = nn.Sequential(
+            nn.Conv2d(at_half + 4, 24, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(24, 2, 3, padding=1))
+        nn.init.zeros_(self.refine[-1].weight)
+        nn.init.zeros_(self.refine[-1].bias)
+        planes = torch.linspace(math.log(NEAR_M), math.log(FAR_M), PLANES)
+        self.register_buffer('log_planes', planes.view(1, PLANES, 1, 1), persistent=False)
+
+    def features(self, shallow: list[torch.Tensor]) -> torch.Tensor:
+        """Turn shallow maps into matching features (B, C, h, w) of unit length per group."""
+        x = F.relu(self.match_half(shallow[0]) + self.match_quarter(shallow[1]))
+        x = F.relu(x + self.match_mid(x))
+        x = self.match_out(x)
+        batch, channels, height, width = x.shape
+        x = x.view(batch, _GROUPS, channels // _GROUPS, height, width)
+        # safe in half precision: a few channels only, and an epsilon that it can hold
+        x = x / torch.sqrt((x * x).sum(2, keepdim=True) + 1e-4)
+        return x.view(batch, channels, height, width)
+
+    def source_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return matching features of images (B, S, H, W, 3) uint8: (B, S, C, h, w)."""
+        batch, count = images.shape[:2]
+        features = self.features(self.single.shallow(images.flatten(0, 1)))
+        return features.view(batch, count, *features.shape[1:])
+
+    def forward(self, image: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor,
+                source_T_target: torch.Tensor, source_valid: torch.Tensor) -> Posed:
+        """
+        Depth of ``image`` with the help of S sources.
+
+        image (B, H, W, 3) uint8 RGB; K (B, 3, 3) pixels; source_features (B, S, C, h, w);
+        source_T_target (B, S, 4, 4) metres, optical frames; source_valid (B, S), 0 or 1.
+        """
+        return self.refined(self.opinion_of_single(image, K), K, source_features,
+                            source_T_target, source_valid)
+
+    def opinion_of_single(self, image: torch.Tensor, K: torch.Tensor) -> SingleFrame:
+        """Return what the single frame says, as sure as it may be: see ``single_sigma_scale``."""
+        single: SingleFrame = self.single.single_frame(image, K)
+        return single._replace(log_b=single.log_b + math.log(self.single_sigma_scale))
+
+    def refined(self, single: SingleFrame, K: torch.Tensor, source_features: torch.Tensor,
+                source_T_target: torch.Tensor, source_valid: torch.Tensor) -> Posed:
+        """Refine what the single frame says; the arguments are those of ``forward``."""
+        at_half, at_quarter = single.shallow
+        features = self.features(single.shallow)
+        volume, in_view = sweep(features, K, source_features, source_T_target, source_valid,
+                                self.log_planes.exp(), self.temperature.exp())
+        any_valid = source_valid.amax(1).view(-1, 1, 1, 1)
+        logits = self.volume(volume, at_quarter) * any_valid
+        log_depth, log_b = F.avg_pool2d(single.log_depth, 2), F.avg_pool2d(single.log_b, 2)
+        prior = -(self.log_planes - log_depth).abs() * torch.exp(self.opinion - log_b)
+        log_p = torch.log_softmax(logits, dim=1)
+        matched, matched_mass = local_mean(log_p, self.log_planes)
+        joint, joint_mass = local_mean(
+            torch.log_softmax(log_p + prior.clamp(min=-12), dim=1), self.log_planes)
+        offset = (joint - log_depth).clamp(-2, 2)
+        evidence = torch.cat([
+            offset * joint_mass, joint_mass, (matched - log_depth).clamp(-2, 2) * matched_mass,
+            matched_mass, entropy(log_p), log_b, in_view,
+            slopes(log_depth)], dim=1)
+        correction = self.fusion(at_quarter, evidence)
+        offset = joint_mass * offset + correction[:, :1]
+        change = double(torch.cat([offset, correction[:, 1:2]], dim=1))
+        change = change + self.refine(
+            torch.cat([at_half, change, slopes(single.log_depth)], dim=1))
+        change = change * any_valid
+        return Posed(double(single.log_depth + change[:, :1]),
+                     double((single.log_b + change[:, 1:]).clamp(*LOG_SIGMA_RANGE)),
+                     features, log_p, matched, correction[:, 2:])
+
+
+def slopes(log_depth: torch.Tensor) -> torch.Tensor:
+    """Return the differences to the left and upper neighbour, (B, 2, h, w): edges, no scale."""
+    across = log_depth[..., 1:] - log_depth[..., :-1]
+    down = log_depth[..., 1:, :] - log_depth[..., :-1, :]
+    # zeros at the border by concatenation: a Pad would need a newer opset than the export's
+    across = torch.cat([torch.zeros_like(log_depth[..., :1]), across], dim=3)
+    down = torch.cat([torch.zeros_like(log_depth[..., :1, :]), down], dim=2)
+    return 10 * torch.cat([across, down], dim=1)
+
+
+def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor,
+          source_T_target: torch.Tensor, source_valid: torch.Tensor,
+          planes_m: torch.Tensor,
+          temperature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Compare the target with its sources at every candidate depth.
+
+    features (B, C, h, w); K (B, 3, 3) pixels at stride 1; the others as in PosedDepth; planes_m
+    (1, D, 1, 1). Returns the volume (B, D, 4 (G + 1), h/2, w/2), cells folded by 2x2 as
+    pixel_unshuffle does: the similarity per group of channels, averaged over the sources that see
+    the point and times ``temperature``, and the share of sources that do; and the mean of that
+    share over the planes, (B, 1, h, w).
+    """
+    batch, channels, height, width = features.shape
+    fine = (height * _OVERSAMPLE, width * _OVERSAMPLE)
+    blocks = (height // 2) * (width // 2)
+    planes = planes_m.shape[1]
+    depths = planes_m.view(1, 1, -1)
+    # The h w cells are kept in the order (row in block, column in block, block), so that the
+    # volume comes out folded without moving it again.
+    rays = folded(rays_at_stride(K, height, width))  # (B, 3, h w)
+    # (B h w, C, G): a product with it sums over the channels of each group
+    by_group = torch.eye(_GROUPS, device=features.device, dtype=features.dtype) \
+        .repeat_interleave(channels // _GROUPS, dim=0)
+    target = folded(features * temperature).transpose(1, 2).reshape(-1, channels, 1) * by_group
+    total = features.new_zeros(batch * height * width, planes, _GROUPS)
+    seen = features.new_zeros(batch, height * width, planes)
+    scale = _OVERSAMPLE / FEATURE_STRIDE
+    for index in range(source_features.shape[1]):
+        R, t = source_T_target[:, index, :3, :3], source_T_target[:, index, :3, 3:]
+        # K (R ray z + t) for all planes z: one small product, then a sum
+        moved, shift = (K @ R) @ rays, K @ t  # (B, 3, h w), (B, 3, 1)
+        x, y, z = (moved[:, i, :, None] * depths + shift[:, i, :, None] for i in range(3))
+        front = z > 0.05
+        z = z.clamp(min=0.05)
+        # full-resolution pixel u -> fine grid: (u + 0.5) * scale - 0.5
+        u = torch.round((x / z + 0.5) * scale - 0.5)
+        v = torch.round((y / z + 0.5) * scale - 0.5)
+        inside = front & (u >= 0) & (u <= fine[1] - 1) & (v >= 0) & (v <= fine[0] - 1)
+        table = F.interpolate(source_features[:, index] * source_valid[:, index].view(-1, 1, 1, 1),
+                              scale_factor=float(_OVERSAMPLE), mode='bilinear',
+                              align_corners=False)
+        table = table.flatten(2).transpose(1, 2)  # (B, fine, C)
+        # one more row, of zeros, for what is out of view
+        table = torch.cat([table, torch.zeros_like(table[:, :1])], dim=1)
+        cell = torch.where(inside, v * fine[1] + u,
+                           torch.full_like(u, fine[0] * fine[1])).long()
+        if batch > 1:
+            cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) \
+                * (fine[0] * fine[1] + 1)
+        found = F.embedding(cell, table.reshape(-1, channels))  # (B, h w, D, C)
+        total = total + found.view(-1, planes, channels) @ target
+        seen = seen + inside.to(features.dtype) * source_valid[:, index].view(-1, 1, 1)
+    mean = total.view(batch, height * width, planes, _GROUPS) \
+        * (1 / seen.clamp(min=1))[..., None]
+    share = seen / source_valid.sum(1).clamp(min=1).view(-1, 1, 1)
+    volume = torch.cat([mean, share[..., None]], dim=-1).view(batch, 4, blocks, planes, -1)
+    volume = volume.permute(0, 3, 4, 1, 2).reshape(batch, planes, -1, height // 2, width // 2)
+    in_view = share.mean(2).view(batch, 4, height // 2, width // 2)
+    return volume, F.pixel_shuffle(in_view, 2)
+
+
+def folded(x: torch.Tensor) -> torch.Tensor:
+    """Order the cells of (B, C, h, w) by place in their 2x2 block, then block: (B, C, h w)."""
+    batch, channels = x.shape[:2]
+    return F.pixel_unshuffle(x, 2).reshape(batch, channels, -1)
+
+
+def rays_at_stride(K: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return K^-1 (u, v, 1) of the cells' centres at stride 4, (B, 3, height, width)."""
+    def centres(count: int) -> torch.Tensor:
+        return (torch.arange(count, device=K.device, dtype=K.dtype) + 0.5) * FEATURE_STRIDE - 0.5
+    fx, fy, cx, cy = (K[:, i, j].view(-1, 1, 1) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    x = ((centres(width).view(1, 1, -1) - cx) / fx).expand(-1, height, -1)
+    y = ((centres(height).view(1, -1, 1) - cy) / fy).expand(-1, -1, width)
+    return torch.stack([x, y, torch.ones_like(x)], dim=1)
+
+
+def local_mean(log_p: torch.Tensor, log_planes: torch.Tensor,
+               ) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Return the expected log depth around the most likely plane, and the probability found there.
+
+    log_p (B, D, h, w), normalised; log_planes (1, D, 1, 1); both results (B, 1, h, w). A mean
+    over all planes would lie between two hypotheses where neither is.
+    """
+    best = log_planes.view(-1)[log_p.argmax(dim=1, keepdim=True)]
+    step = (log_planes[0, -1] - log_planes[0, 0]) / (log_planes.shape[1] - 1)
+    is_near = (log_planes - best).abs() < (_WINDOW + 0.5) * step
+    near = torch.where(is_near, log_p.exp(), torch.zeros_like(log_p))
+    mass = near.sum(dim=1, keepdim=True)
+    return (near * log_planes).sum(dim=1, keepdim=True) / mass.clamp(min=1e-6), mass
+
+
+def entropy(log_p: torch.Tensor) -> torch.Tensor:
+    """Entropy over the planes relative to that of complete ignorance, (B, 1, h, w) in 0..1."""
+    return -(log_p.exp() * log_p).sum(dim=1, keepdim=True) / math.log(log_p.shape[1])
+
+
+class VolumeFilter(nn.Module):
+    """
+    Three-dimensional filter over (planes, h, w): what neighbours match supports a pixel.
+
+    The same weights serve every plane, so that what was learned at one depth holds at all. It
+    works on blocks of 2x2 cells, folded into channels: the same view at half the cost.
+    """
+
+    def __init__(self, inputs: int, context: int, width: int = 16) -> None:
+        super().__init__()
+        self.context = nn.Conv2d(context, width, 3, stride=2, padding=1)
+        self.first = nn.Conv2d(4 * inputs, width, 3, padding=1)
+        self.along1 = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0))
+        self.down1 = nn.Conv3d(width, 24, 3, stride=2, padding=1)
+        self.mid1 = nn.Conv3d(24, 24, 3, padding=1)
+        self.down2 = nn.Conv3d(24, 32, 3, stride=2, padding=1)
+        self.mid2 = nn.Conv3d(32, 32, 3, padding=1)
+        self.up2 = nn.Conv3d(32, 24, 1)
+        self.join1 = nn.Conv3d(24, 24, 3, padding=1)
+        self.up1 = nn.Conv3d(24, width, 1)
+        self.last = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv3d(width, 4, (3, 1, 1), padding=(1, 0, 0))
+
+    def forward(self, volume: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """
+        Filter ``volume`` (B, D, 4 G, h/2, w/2), seen with ``context`` (B, C, h, w).
+
+        Returns logits (B, D, h, w).
+        """
+        batch, planes, _, height, width = volume.shape
+        x = self.first(volume.flatten(0, 1))
+        x = x.view(batch, planes, -1, height, width).transpose(1, 2)
+        x = F.relu(x + self.context(context)[:, :, None])
+        x = F.relu(x + self.along1(x))
+        low = F.relu(self.down1(x))
+        low = F.relu(low + self.mid1(low))
+        lower = F.relu(self.down2(low))
+        lower = F.relu(lower + self.mid2(lower))
+        low = F.relu(low + _larger(self.up2(lower)))
+        low = F.relu(low + self.join1(low))
+        x = F.relu(x + _larger(self.up1(low)))
+        y = self.last(x.transpose(1, 2).flatten(0, 1))
+        x = F.relu(x + y.view(batch, planes, -1, height, width).transpose(1, 2))
+        # (B, 4, D, h/2, w/2) -> (B, D, h, w)
+        return F.pixel_shuffle(self.out(x).transpose(1, 2).flatten(0, 1), 2).view(
+            batch, planes, 2 * height, 2 * width)
+
+
+def _larger(x: torch.Tensor) -> torch.Tensor:
+    """Repeat (B, C, D, h, w) by 2 along its last three axes."""
+    batch, channels, planes, height, width = x.shape
+    x = x.view(batch, channels, planes, 1, height, 1, width, 1).expand(-1, -1, -1, 2, -1, 2, -1, 2)
+    return x.reshape(batch, channels, 2 * planes, 2 * height, 2 * width)
+
+
+class Fusion(nn.Module):
+    """Carries the correction that matching gives to where matching has no evidence."""
+
+    _EVIDENCE = 9
+
+    def __init__(self, context_channels: int) -> None:
+        super().__init__()
+        widths = (32, 48, 64, 64)
+        self.context = nn.Conv2d(context_channels, 24, 1)
+        self.first = nn.Conv2d(24 + self._EVIDENCE, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1)
+                                  for a, b in pairwise(widths))
+        self.same = nn.ModuleList(nn.Conv2d(b, b, 3, padding=1) for b in widths[1:])
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1)
+                                for a, b in pairwise(widths))
+        self.join = nn.ModuleList(nn.Conv2d(a, a, 3, padding=1) for a in widths[:-1])
+        self.out = nn.Conv2d(widths[0], 3, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        self.out.bias.data = torch.zeros(3)
+
+    def forward(self, context: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+        """
+        Return the correction of log depth and of log b, and the trust in matching, (B, 3, h, w).
+
+        ``evidence`` (B, 9, h, w) as PosedDepth makes it; h and w multiples of 8.
+        """
+        x = F.relu(self.first(torch.cat([F.relu(self.context(context)), evidence], dim=1)))
+        skips = []
+        for down, same in zip(self.down, self.same, strict=True):
+            skips.append(x)
+            x = F.relu(down(x))
+            x = F.relu(x + same(x))
+        for up, join, skip in zip(reversed(self.up), reversed(self.join), reversed(skips),
+                                  strict=True):
+            x = F.relu(skip + double(up(x)))
+            x = F.relu(x + join(x))
+        return self.out(x)
