@@ -1,15 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: ``python -m hybrid_depth_training train | evaluate | export``."""
+"""Command line: ``python -m hybrid_depth_training train | evaluate | export | describe ...``."""
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 import sys
 
 from jsonargparse import ArgumentParser
 
-from hybrid_depth.errors import HybridDepthError
+from hybrid_depth.errors import ConfigError, HybridDepthError
 from hybrid_depth_training.config import TrainConfig
 
 
@@ -22,8 +23,16 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_subcommand('train', _train_parser(), help='train, or go on training, a model')
     commands.add_subcommand('export', _export_parser(),
                             help='turn a run into a model folder with its contract and card')
+    commands.add_subcommand('describe', _describe_parser(),
+                            help='print the size and cost of a network as JSON')
+    commands.add_subcommand('kitti_truth', _kitti_truth_parser(),
+                            help='make the raw ground truth of the KITTI Eigen split')
     commands.add_subcommand('evaluate', _evaluate_parser(),
-                            help='measure models and priors on a drive with ground truth')
+                            help='measure on a drive, or score a folder by a protocol')
+    commands.add_subcommand('ablate', _ablate_parser(),
+                            help='train a grid of variants and compare them')
+    commands.add_subcommand('accuracy', _accuracy_parser(),
+                            help='measure everything that docs/accuracy.md shows')
     chosen = parser.parse_args(arguments)
     options = parser.instantiate(chosen)[chosen.subcommand]
     try:
@@ -53,15 +62,83 @@ def _export_parser() -> ArgumentParser:
     return parser
 
 
+def _describe_parser() -> ArgumentParser:
+    parser = ArgumentParser(description='Print parameters and multiply-adds, in all and for each '
+                                        'module, without weights or data.')
+    parser.add_argument('recipe', type=Path, help='training YAML')
+    return parser
+
+
+def _kitti_truth_parser() -> ArgumentParser:
+    parser = ArgumentParser(description='Project the LiDAR scans of KITTI raw as the published '
+                                        'evaluation does (docs/evaluation.md).')
+    parser.add_argument('raw', type=Path, help='root of KITTI raw, with a folder for each date')
+    parser.add_argument('--split', type=Path, required=True, help='list of frames')
+    parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    return parser
+
+
 def _evaluate_parser() -> ArgumentParser:
-    parser = ArgumentParser(description='Measure on every frame of a drive that has truth.')
-    parser.add_argument('drive', type=str, help='drive with ground truth')
-    parser.add_argument('--models', type=list[str], default=['compact'], help='models to measure')
-    parser.add_argument('--prior_from', type=Path | None, default=None,
-                        help='training YAML whose real streets make the position-only prior')
-    parser.add_argument('--camera_height_m', type=float, default=1.65, help='of the flat ground')
+    from hybrid_depth_training.protocols import PROTOCOLS
+    parser = ArgumentParser(description=(
+        'Measure models on every frame of a drive that has truth; or, with --pred and --gt, score '
+        'a folder of predictions by a published protocol and print the figures as JSON '
+        '(docs/evaluation.md).'))
     parser.add_argument('--json', type=Path | None, default=None, help='file for the figures')
     parser.add_argument('--markdown', type=Path | None, default=None, help='file for the table')
+    drive = parser.add_argument_group('a drive')
+    drive.add_argument('drive', type=str, nargs='?', help='drive with ground truth')
+    drive.add_argument('--models', type=list[str], default=['compact'], help='models to measure')
+    drive.add_argument('--prior_from', type=Path | None, default=None,
+                       help='training YAML whose real streets make the position-only prior')
+    drive.add_argument('--camera_height_m', type=float, default=1.65, help='of the flat ground')
+    folders = parser.add_argument_group('two folders')
+    folders.add_argument('--pred', type=Path | None, default=None,
+                         help='folder of predicted depth, such as `hybrid_depth infer` writes')
+    folders.add_argument('--gt', type=Path | None, default=None, help='folder of true depth')
+    folders.add_argument('--protocol', default='kitti', choices=list(PROTOCOLS),
+                         help='whose range of depth, crop and unit of PNG files are used')
+    folders.add_argument('--no-scaling', action='store_true',
+                         help='score metric depth as it is. Without it, under every protocol, '
+                              'each prediction is multiplied by median truth / median prediction')
+    folders.add_argument('--crop', type=str | None, default=None,
+                         help="garg, eigen or none; default: the protocol's own")
+    folders.add_argument('--split', type=Path | None, default=None,
+                         help='text file of the frames to score, such as the Eigen list')
+    folders.add_argument('--pred_scale', type=float | None, default=None,
+                         help='units per metre of the predictions; default: PNG 256 for kitti, '
+                              '1000 for nyu and sun; npy and npz are metres')
+    folders.add_argument('--gt_scale', type=float | None, default=None, help='the same of the '
+                         'truth')
+    folders.add_argument('--csv', type=Path | None, default=None, help='file for every image')
+    folders.add_argument('--montage', type=Path | None, default=None,
+                         help='picture of frames from the best to the worst')
+    folders.add_argument('--images', type=Path | None, default=None,
+                         help='folder of colour images for the montage')
+    return parser
+
+
+def _ablate_parser() -> ArgumentParser:
+    parser = ArgumentParser(description='Train the variants of a grid and print what each part is '
+                                        'worth; run the same command again to go on.')
+    parser.add_argument('grid', type=Path, help='YAML file of stages and variants')
+    parser.add_argument('--out', type=Path, required=True, help='JSON file for the rows')
+    parser.add_argument('--runs', type=Path, default=Path('runs/ablation'),
+                        help='folder for the run folders of the variants')
+    return parser
+
+
+def _accuracy_parser() -> ArgumentParser:
+    parser = ArgumentParser(description='Measure priors, plane sweep and models, side by side.')
+    parser.add_argument('--street', type=str, required=True, help='drive with ground truth')
+    parser.add_argument('--room', type=str, required=True,
+                        help='indoor drive; its last 10 %% are measured')
+    parser.add_argument('--models', type=list[str], default=[],
+                        help='models to measure; default: all that are shipped')
+    parser.add_argument('--prior_from', type=Path | None, default=None,
+                        help='training YAML whose real frames make the position-only prior')
+    parser.add_argument('--json', type=Path | None, default=None, help='file for the figures')
+    parser.add_argument('--markdown', type=Path | None, default=None, help='file for the tables')
     return parser
 
 
@@ -71,17 +148,74 @@ def _train(options: object) -> None:
 
 
 def _export(options: object) -> None:
-    from hybrid_depth_training.export import calibrate, export
-    print(export(options.run, options.out, *calibrate(options.calibrate_on or options.run)))
+    from hybrid_depth_training.calibration import calibrate
+    from hybrid_depth_training.export import export
+    print(export(options.run, options.out, calibrate(options.calibrate_on or options.run)))
+
+
+def _accuracy(options: object) -> None:
+    from hybrid_depth_training.accuracy import accuracy
+    accuracy(options.street, options.room, options.models, options.prior_from, options.json,
+             options.markdown)
+
+
+def _describe(options: object) -> None:
+    from hybrid_depth_training.describe import describe_file
+    print(json.dumps(describe_file(options.recipe), indent=1))
+
+
+def _kitti_truth(options: object) -> None:
+    from hybrid_depth_training.protocols.lidar import write_eigen_truth
+    count = write_eigen_truth(options.raw, options.split, options.out)
+    print(f'{count} frames written to {options.out}')
 
 
 def _evaluate(options: object) -> None:
-    from hybrid_depth_training.evaluate import evaluate
-    evaluate(options.drive, options.models, options.prior_from, options.camera_height_m,
-             options.json, options.markdown)
+    if options.pred is None and options.gt is None:
+        _only(options, FOLDER_OPTIONS, 'is for two folders; give --pred and --gt')
+        if options.drive is None:
+            raise ConfigError('nothing to evaluate; give a drive, or --pred DIR --gt DIR')
+        from hybrid_depth_training.evaluate import evaluate
+        evaluate(options.drive, options.models, options.prior_from, options.camera_height_m,
+                 options.json, options.markdown)
+        return
+    if options.pred is None or options.gt is None:
+        raise ConfigError('--pred and --gt go together; give both folders')
+    _only(options, DRIVE_OPTIONS, 'is for evaluating on a drive; leave out it, or --pred and --gt')
+    from hybrid_depth_training.protocols.evaluate import evaluate_folders
+    result = evaluate_folders(
+        options.pred, options.gt, options.protocol, not options.no_scaling, options.crop,
+        options.split, options.pred_scale, options.gt_scale, options.csv, options.markdown,
+        options.montage, options.images)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + '\n')
 
 
-COMMANDS = {'train': _train, 'export': _export, 'evaluate': _evaluate}
+def _only(options: object, others: tuple[str, ...], why: str) -> None:
+    """Raise ConfigError where an option of the other kind of evaluation was given."""
+    parser = _evaluate_parser()
+    for name in others:
+        if getattr(options, name) != parser.get_default(name):
+            raise ConfigError(f'{name} {why}')
+
+
+DRIVE_OPTIONS = ('drive', 'models', 'prior_from', 'camera_height_m')
+FOLDER_OPTIONS = ('protocol', 'no_scaling', 'crop', 'split', 'pred_scale', 'gt_scale', 'csv',
+                  'montage', 'images')
+
+
+def _ablate(options: object) -> None:
+    from hybrid_depth_training.ablation import ablate, table
+    print(table(ablate(options.grid, options.runs, options.out)))
+
+
+COMMANDS = {
+    'train': _train, 'export': _export, 'evaluate': _evaluate, 'kitti_truth': _kitti_truth,
+    'accuracy': _accuracy, 'ablate': _ablate, 'describe': _describe,
+}
 
 if __name__ == '__main__':
     sys.exit(main())

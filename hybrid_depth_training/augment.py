@@ -3,17 +3,20 @@
 """
 From a recorded sample to what the network is trained on: image, K and truth moved together.
 
-One random zoom, roll, shift, flip and colour change per sample. The geometry is exact: K follows
-zoom, shift and flip; roll is about the principal point, where it leaves K and depth alone.
+One random zoom, roll, shift, flip and colour change per sample, the same for the image and its
+sources. The geometry is exact: K follows zoom, shift and flip; roll is about the principal point,
+where it leaves K and depth alone; the motion between the views follows roll and flip.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from hybrid_depth.camera import CameraModel
+from hybrid_depth.errors import ConfigError
 from hybrid_depth_training.data import DepthSample
 
 
@@ -31,24 +34,39 @@ class AugmentConfig:
     """Share of samples that lose their colour"""
     jitter: float = 0.3
     """Strength of brightness, contrast, saturation and gamma changes"""
+    hue: float = 0.0
+    """Largest shift of hue either way, as a share of the colour circle"""
+    coloured: float = 1.0
+    """Share of samples whose colours are changed at all"""
 
 
 @dataclass(frozen=True)
 class View:
-    """A sample at network size."""
+    """A sample at network size, with S >= 0 source images of the same camera and crop."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
+    image_plain: np.ndarray  # the same before colours were changed
     K: np.ndarray  # (3, 3) float32
     depth_m: np.ndarray  # (H, W) float32; NaN = no truth, +Inf = nothing within range
     is_sparse: bool
+    source_image: np.ndarray  # (S, H, W, 3) uint8; zero where there is no source
+    source_plain: np.ndarray
+    source_T_target: np.ndarray  # (S, 4, 4) float32 metres; identity where unknown
+    source_valid: np.ndarray  # (S,) float32, 1 = there is an image
+    source_posed: np.ndarray  # (S,) float32, 1 = and its pose is known
 
 
 NO_AUGMENT = AugmentConfig(zoom=1.0, roll_deg=0.0, flip=0.0, grey=0.0, jitter=0.0)
 
 
 def make_view(sample: DepthSample, size: tuple[int, int], config: AugmentConfig,
-              rng: np.random.Generator) -> View:
-    """Show ``sample`` to a network of ``size`` (H, W), changed at random within ``config``."""
+              rng: np.random.Generator, sources: Sequence[DepthSample | None] = ()) -> View:
+    """
+    Show ``sample`` to a network of ``size`` (H, W), changed at random within ``config``.
+
+    ``sources`` are other frames of its recording, None where there is none. Raises ConfigError
+    where a source's image has another size or camera than the sample's.
+    """
     height, width = size
     camera = sample.camera
     fit = min(width / camera.width, height / camera.height)
@@ -62,19 +80,46 @@ def make_view(sample: DepthSample, size: tuple[int, int], config: AugmentConfig,
     # rolled = R (pixel - c) + c - (x, y), pixels of the resized image
     move = np.array([[cos, -sin, camera.cx - cos * camera.cx + sin * camera.cy - x],
                      [sin, cos, camera.cy - sin * camera.cx - cos * camera.cy - y]])
-    shrinks = scale < 1
-    image = cv2.resize(sample.image_rgb, (camera.width, camera.height),
-                       interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    image = cv2.warpAffine(image, move, (width, height), flags=cv2.INTER_LINEAR,
-                           borderMode=cv2.BORDER_REPLICATE)
+    flip = rng.random() < config.flip
+    colours = _draw_colours(config, rng)
+
+    def plain(image_rgb: np.ndarray) -> np.ndarray:
+        image = cv2.resize(image_rgb, (camera.width, camera.height),
+                           interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        image = cv2.warpAffine(image, move, (width, height), flags=cv2.INTER_LINEAR,
+                               borderMode=cv2.BORDER_REPLICATE)
+        return np.ascontiguousarray(image[:, ::-1] if flip else image)
+
     depth = _move_depth(sample, camera, move, size)
-    camera = camera.cropped(x, y, width, height)
-    K = camera.K.astype(np.float32)
-    if rng.random() < config.flip:
-        image, depth = image[:, ::-1], depth[:, ::-1]
+    K = camera.cropped(x, y, width, height).K.astype(np.float32)
+    if flip:
+        depth = np.ascontiguousarray(depth[:, ::-1])
         K[0, 2] = width - 1 - K[0, 2]
-    image = _change_colour(image, config, rng)
-    return View(np.ascontiguousarray(image), K, np.ascontiguousarray(depth), sample.is_sparse)
+    moved_T_camera = np.eye(4)
+    moved_T_camera[:2, :2] = (cos, -sin), (sin, cos)
+    if flip:
+        moved_T_camera[0] *= -1
+    count = len(sources)
+    source_plain = np.zeros((count, height, width, 3), np.uint8)
+    source_image = np.zeros_like(source_plain)
+    source_T_target = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
+    valid, posed = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    for index, source in enumerate(sources):
+        if source is None:
+            continue
+        if source.camera != sample.camera:
+            raise ConfigError(f'{source.name} has another camera than {sample.name}; a recording '
+                              'has one camera')
+        source_plain[index] = plain(source.image_rgb)
+        source_image[index] = _change_colours(source_plain[index], colours, rng)
+        valid[index] = 1
+        if source.world_T_camera is not None and sample.world_T_camera is not None:
+            motion = np.linalg.inv(source.world_T_camera) @ sample.world_T_camera
+            source_T_target[index] = moved_T_camera @ motion @ np.linalg.inv(moved_T_camera)
+            posed[index] = 1
+    image = plain(sample.image_rgb)
+    return View(_change_colours(image, colours, rng), image, K, depth, sample.is_sparse,
+                source_image, source_plain, source_T_target, valid, posed)
 
 
 def _offset(excess: int, is_random: bool, rng: np.random.Generator) -> int:
@@ -107,20 +152,55 @@ def _move_depth(sample: DepthSample, camera: CameraModel, move: np.ndarray,
     return depth
 
 
-def _change_colour(image: np.ndarray, config: AugmentConfig,
-                   rng: np.random.Generator) -> np.ndarray:
-    if config.jitter == 0 and config.grey == 0:
+@dataclass(frozen=True)
+class _Colours:
+    """One change of colours, applied alike to an image and its sources."""
+
+    saturation: float
+    contrast: float
+    gain: np.ndarray  # (3,) brightness and white balance
+    gamma: float
+    blur: float  # standard deviation, pixels; 0 = none
+    noise: float  # standard deviation on 0..1; 0 = none
+    hue: float  # shift as a share of the colour circle
+
+
+def _draw_colours(config: AugmentConfig, rng: np.random.Generator) -> _Colours | None:
+    if config.jitter == 0 and config.grey == 0 and config.hue == 0:
+        return None
+    if config.coloured < 1 and rng.random() >= config.coloured:
+        return None
+    jitter = config.jitter
+    return _Colours(
+        saturation=0.0 if rng.random() < config.grey else 1 + jitter * rng.uniform(-1, 1),
+        contrast=1 + jitter * rng.uniform(-1, 1),
+        gain=((1 + jitter * rng.uniform(-1, 1)) * (1 + jitter * rng.uniform(-0.3, 0.3, 3))),
+        gamma=2 ** (jitter * rng.uniform(-1, 1)),
+        blur=rng.uniform(0.3, 1.0) if rng.random() < jitter else 0.0,
+        noise=rng.uniform(0.005, 0.03) if rng.random() < jitter else 0.0,
+        hue=config.hue * rng.uniform(-1, 1) if config.hue else 0.0)
+
+
+def _change_colours(image: np.ndarray, colours: _Colours | None,
+                    rng: np.random.Generator) -> np.ndarray:
+    if colours is None:
         return image
     x = image.astype(np.float32) / 255
+    if colours.hue:
+        x = _turn_hue(x, colours.hue)
     grey = x @ np.array([0.299, 0.587, 0.114], np.float32)
-    saturation = 0.0 if rng.random() < config.grey else 1 + config.jitter * rng.uniform(-1, 1)
-    x = grey[..., None] + saturation * (x - grey[..., None])
-    x = (x - grey.mean()) * (1 + config.jitter * rng.uniform(-1, 1)) + grey.mean()
-    x = x * (1 + config.jitter * rng.uniform(-1, 1))
-    x *= (1 + config.jitter * rng.uniform(-0.3, 0.3, 3)).astype(np.float32)  # white balance
-    x = np.clip(x, 0, 1) ** np.float32(2 ** (config.jitter * rng.uniform(-1, 1)))
-    if rng.random() < config.jitter:
-        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.0))
-    if rng.random() < config.jitter:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.03), x.shape).astype(np.float32)
+    x = grey[..., None] + np.float32(colours.saturation) * (x - grey[..., None])
+    x = (x - grey.mean()) * np.float32(colours.contrast) + grey.mean()
+    x = np.clip(x * colours.gain.astype(np.float32), 0, 1) ** np.float32(colours.gamma)
+    if colours.blur:
+        x = cv2.GaussianBlur(x, (0, 0), colours.blur)
+    if colours.noise:
+        x = x + rng.standard_normal(x.shape, np.float32) * np.float32(colours.noise)
     return np.clip(x * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _turn_hue(image: np.ndarray, shift: float) -> np.ndarray:
+    """Turn the colours of (H, W, 3) float32 RGB by ``shift`` of the colour circle."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)  # hue in degrees for float images
+    hsv[..., 0] = (hsv[..., 0] + 360 * shift) % 360
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

@@ -15,7 +15,7 @@ _DATA = {  # dataset and folder in a model's trained_on begin with -> where it i
                       'CC BY-NC-SA 3.0',
     'sevenscenes': '7-Scenes (Shotton et al. 2013), RGB-D; non-commercial',
     'drive hololens': 'HoloLens RGB-D sequence; MIT',
-    'synthetic': "this project's synthetic streets; Apache-2.0",
+    'synthetic': "this project's synthetic streets, single views and short drives; Apache-2.0",
 }
 
 
@@ -57,13 +57,15 @@ def render(card: dict[str, Any]) -> str:
                    for row in card['evaluations']]
     use = ('**Non-commercial use only**: the data below oblige the weights to it.'
            if card['licence'] == NON_COMMERCIAL else f'Licence {card["licence"]}.')
+    what, limits = _KINDS[card['kind']]
+    factors = ' and '.join(f'{factor} ({mode.replace("_", " ")})'
+                           for mode, factor in card['sigma_scale'].items())
     return '\n'.join([
         f'# Model card: {card["name"]}', '',
         f'{use} Licence of the weights: {card["licence"]}.', '',
-        f'Single image and intrinsics to metric depth and sigma. Encoder {card["encoder"]}, '
-        f'{card["parameters_m"]} M parameters, {card["steps"]} steps. `{card["file"]}`: '
-        f'{card["bytes"] / 1e6:.1f} MB, opset {card["opset"]}, sha256 `{card["sha256"]}`; largest '
-        f'relative difference to torch {card["torch"]} on the golden inputs: '
+        f'{what} Encoder {card["encoder"]}, {card["parameters_m"]} M parameters, {card["steps"]} '
+        f'steps. `{card["file"]}`: {card["bytes"] / 1e6:.1f} MB, opset {card["opset"]}, sha256 '
+        f'`{card["sha256"]}`; relative difference to torch {card["torch"]} on the golden inputs: '
         f'{card["parity"]:.0e}.', '',
         '## Data', '', *data, '',
         '## Figures', '',
@@ -75,14 +77,20 @@ def render(card: dict[str, Any]) -> str:
         'Drives that it was neither trained nor tuned on (metric, no scaling, 80 m):', '',
         '| drive | frames | AbsRel | RMSE m | d1 | within 1 sigma |', '|---|---|---|---|---|---|',
         *evaluations, '',
-        f'Sigma was then multiplied by {card["sigma_scale"]}, which makes 68 % of the errors fall '
-        f'within it on {card["sigma_from"]}.', '',
-        '## How it was made', '',
-        '```', f'python -m hybrid_depth_training train --run config/training/{card["name"]}.yaml '
-        f'--out runs/{card["name"]}',
-        f'python -m hybrid_depth_training export runs/{card["name"]} '
-        f'--out hybrid_depth/models/{card["name"]} --calibrate_on ...', '```', '',
-        '## Limits', '',
-        'Trained on a few hundred real frames. Depth outside streets seen from a car and rooms is '
-        'a guess; trust sigma, and check against a sensor before anything depends on it. Single '
-        'frame: odometry does not enter it.', ''])
+        f'Sigma was then multiplied by {factors}, which makes 68 % of the errors fall within it '
+        f'on {card["sigma_from"]}.', '',
+        '## How it was made', '', '```', *card['commands'], '```', '',
+        '## Limits', '', limits, ''])
+
+
+_LIMITS = ('Trained on a few hundred real frames. Depth outside streets seen from a car and rooms '
+           'is a guess; trust sigma, and check against a sensor before anything depends on it.')
+_KINDS = {  # kind of a model -> what it does, its limits
+    'single_frame': ('Single image and intrinsics to metric depth and sigma.',
+                     f'{_LIMITS} Single frame: odometry does not enter it.'),
+    'posed': ('Image, intrinsics and up to two earlier frames with the camera motion since to '
+              'metric depth and sigma; without a usable motion, the image alone.',
+              f'{_LIMITS} Matching needs a camera that moves, and a scene that stands still; near '
+              'the direction of travel, on moving things and without motion the single image '
+              'decides.'),
+}

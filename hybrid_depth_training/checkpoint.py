@@ -3,8 +3,9 @@
 """
 Checkpoints that survive being killed: written whole or not at all, and checked when read.
 
-A checkpoint is a folder ``step_000123`` with ``model.safetensors``, ``trainer.pt`` (optimizer and
-random state, loaded with weights_only) and ``complete``, which is written last.
+A checkpoint is a folder ``step_000123`` with ``model.safetensors``, ``trainer.pt`` (state of the
+optimizer and of the loss scaling, loaded with weights_only), the resolved ``config.yaml`` and
+``complete``, which is written last and holds the checksum of every file.
 """
 from __future__ import annotations
 
@@ -18,30 +19,40 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 import torch
+import yaml
 
 from hybrid_depth.errors import ContractError
 
 _log = logging.getLogger(__name__)
 _KEEP = 2
 _FILES = ('model.safetensors', 'trainer.pt')
+CONFIG = 'config.yaml'
 
 
-def save(run: Path, step: int, model: dict[str, torch.Tensor], trainer: dict[str, Any]) -> Path:
+def save(run: Path, step: int, model: dict[str, torch.Tensor], trainer: dict[str, Any],
+         config: dict[str, Any]) -> Path:
     """Write the checkpoint of ``step`` into the folder ``run`` and prune all but the newest 2."""
-    final = run / f'step_{step:06d}'
+    final = run / folder_name(step)
     part = run / f'.part_{step:06d}'
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({key: value.contiguous() for key, value in model.items()},
-              part / 'model.safetensors')
+    # copies, because safetensors refuses tensors that share memory, as tied weights do
+    save_file({key: value.detach().clone(memory_format=torch.contiguous_format)
+               for key, value in model.items()}, part / 'model.safetensors')
     torch.save(trainer, part / 'trainer.pt')
-    sums = {name: _sha256(part / name) for name in _FILES}
+    (part / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+    sums = {name: _sha256(part / name) for name in (*_FILES, CONFIG)}
     (part / 'complete').write_text(json.dumps(sums))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(part, final)
     for old in _folders(run)[:-_KEEP]:
         shutil.rmtree(old)
     return final
+
+
+def folder_name(step: int) -> str:
+    """Return the name of the checkpoint of ``step`` in the folder of its run."""
+    return f'step_{step:06d}'
 
 
 def newest(run: Path) -> Path | None:
@@ -57,10 +68,10 @@ def newest(run: Path) -> Path | None:
 def damage(folder: Path) -> str:
     """Say what is wrong with a checkpoint folder; empty where it is sound."""
     try:
-        sums = json.loads((folder / 'complete').read_text())
-    except (OSError, ValueError) as error:
+        sums = dict(json.loads((folder / 'complete').read_text()))
+    except (OSError, TypeError, ValueError) as error:
         return f'its list of checksums cannot be read: {error}'
-    for name in _FILES:
+    for name in dict.fromkeys((*_FILES, *sums)):
         path = folder / name
         if not path.is_file() or _sha256(path) != sums.get(name):
             return f'{name} is missing or damaged'
@@ -73,11 +84,21 @@ def load(folder: Path) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
     if reason:
         raise ContractError(f'checkpoint {folder}: {reason}; use the one before')
     trainer = torch.load(folder / 'trainer.pt', weights_only=True)
-    return int(folder.name.removeprefix('step_')), load_file(folder / 'model.safetensors'), trainer
+    return _step(folder), load_file(folder / 'model.safetensors'), trainer
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the resolved configuration that a checkpoint was made with."""
+    path = folder / CONFIG
+    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix('step_'))
 
 
 def _folders(run: Path) -> list[Path]:
-    return sorted(run.glob('step_[0-9]*'))
+    return sorted(run.glob('step_[0-9]*'), key=_step)
 
 
 def _sha256(path: Path) -> str:

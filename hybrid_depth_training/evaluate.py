@@ -1,175 +1,201 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Measure models and priors on the same frames with the same code, and write it down."""
+"""Measure anything that predicts depth on the same frames of a drive with the same code."""
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 import json
-import logging
 import os
 from pathlib import Path
-import platform
 import time
 from typing import Any
 
 import numpy as np
-import yaml
 
-from hybrid_depth.config import PipelineConfig
-from hybrid_depth.drives import Drive, DriveFrame, open_drive
+from hybrid_depth.drives import Drive, open_drive
 from hybrid_depth.errors import DriveError
-from hybrid_depth.models import find_model
-from hybrid_depth.pipeline import DepthPipeline
-from hybrid_depth.summary import AccuracyTable
-from hybrid_depth.types import Frame
-from hybrid_depth_training.card import add_evaluation
-from hybrid_depth_training.data import DATASETS
-from hybrid_depth_training.priors import flat_ground, PositionPrior
+from hybrid_depth.metrics import depth_metrics
+from hybrid_depth.summary import AccuracyTable, machine
+from hybrid_depth_training.accuracy_text import markdown
+from hybrid_depth_training.focal import focal_ratios
+from hybrid_depth_training.plane_sweep import ROOM, STREET, SweepConfig
+from hybrid_depth_training.predictors import (
+    Entry,
+    MAX_M,
+    model_entries,
+    Predict,
+    stateless,
+    sweep_entry,
+)
+from hybrid_depth_training.priors import flat_ground, position_prior
+from hybrid_depth_training.splits import MOVING, split_frame, Splits, STATIC, truth_mask
 
-_log = logging.getLogger(__name__)
-Predict = Callable[[DriveFrame], tuple[np.ndarray, 'np.ndarray | None']]
-MAX_M = 80.0
-CROP = 0.7  # of the image's width and height, for the test with another focal length
-_REAL_STREETS = ('drive', 'kitti_odometry')  # datasets the position prior may learn from
+RANGES_M = ((0, 10), (10, 20), (20, 40), (40, 80))
+_CONTEXT = 10  # frames before the first that is measured, for those that remember
 
 
-def evaluate(drive: str, models: list[str], prior_from: Path | None = None,
+@dataclass(frozen=True)
+class Kind:
+    """What is known beforehand about a kind of drive."""
+
+    sweep: SweepConfig
+    has_flat_ground: bool
+
+
+KINDS = {'street': Kind(STREET, True), 'room': Kind(ROOM, False)}
+
+
+def evaluate(drive: str, models: Sequence[str], prior_from: Path | None = None,
              camera_height_m: float = 1.65, json_path: Path | None = None,
-             markdown_path: Path | None = None) -> list[dict[str, Any]]:
+             markdown_path: Path | None = None, kind: str = 'street',
+             hold_out: float = 1.0) -> list[dict[str, Any]]:
     """
-    Measure flat ground, the position prior and ``models`` on every frame of ``drive`` with truth.
+    Measure the priors, the plane sweep and ``models`` on ``drive``; one row each.
 
-    ``prior_from`` is the training configuration whose real street frames the position prior is
-    made of; without it that row is left out. Writes JSON and Markdown where asked to, and a
-    shipped model's figures onto its card. Raises DriveError where no frame has truth.
+    ``kind`` is a row of KINDS. The frames are the last ``hold_out`` share of those with truth, as
+    training holds them out. ``prior_from`` is the training configuration whose real frames of the
+    group ``kind`` make the position-only prior; None leaves that row out, as a drive without
+    poses does with the sweep. Writes JSON and Markdown where asked to. Raises DriveError where no
+    frame has truth.
     """
     opened = open_drive(drive)
-    frames = [index for index in range(len(opened)) if opened.frame(index).depth_m is not None]
+    frames = held_out([index for index in range(len(opened))
+                       if opened.frame(index).depth_m is not None], hold_out)
     if not frames:
         raise DriveError(f'{drive} has no ground-truth depth to measure against')
-    methods: dict[str, Predict] = {
-        f'flat ground ({camera_height_m} m)':
-            lambda frame: (flat_ground(frame.camera, camera_height_m, MAX_M), None)}
-    if prior_from is not None:
-        prior = _position_prior(prior_from)
-        methods['position only'] = lambda frame: (prior.depth(frame.camera), None)
-    rows = [measure(name, predict, opened, frames) for name, predict in methods.items()]
+    splits = {index: split_frame(opened, frames, place, MAX_M)
+              for place, index in enumerate(frames)}
+    entries = _priors(camera_height_m if KINDS[kind].has_flat_ground else 0.0, prior_from, kind)
+    if opened.frame(0).world_T_camera is not None:
+        entries.append(sweep_entry(KINDS[kind].sweep))
     for model in models:
-        pipeline = DepthPipeline(PipelineConfig(model=model, max_depth_m=MAX_M))
-        pipeline.warm_up(opened.camera)
-        predict = _predict_with(pipeline)
-        rows.append(measure(pipeline.spec.name, predict, opened, frames))
-        folder = find_model(model).parent
-        if (folder / 'card.json').is_file():
-            add_evaluation(folder, {**rows[-1], 'drive': opened.name})
-        rows += [measure(f'{pipeline.spec.name}, {text}', _cropped(predict, keeps_K), opened,
-                         frames)
-                 for text, keeps_K in (('another focal length', False),
-                                       ('another focal length, K not told', True))]
-        pipeline.close()
-    for row in rows:
-        print(f'{row["name"]:28s} AbsRel {row["abs_rel"]:.3f}  RMSE {row["rmse"]:.2f} m  '
-              f'd1 {row["d1"]:.3f}   median-scaled AbsRel {row["median_scaled"]["abs_rel"]:.3f}')
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(rows, indent=1) + '\n')
-    if markdown_path is not None:
-        markdown_path.write_text(_markdown(rows, opened, prior_from))
+        entries += model_entries(model)
+    rows = []
+    for entry in entries:
+        with entry.start() as predict:
+            new = measure(entry.names, predict, opened, frames, splits, entry.is_sequence)
+        if entry.is_model:
+            new[0]['focal'] = focal_ratios(entry, opened, frames)
+        for row in new:
+            rows.append({**row, 'machine': machine(), 'load_average': os.getloadavg()[0]})
+            print(f'{opened.name:28s} {row["name"]:28s} AbsRel {row["abs_rel"]:.3f}  RMSE '
+                  f'{row["rmse"]:.2f} m  d1 {row["d1"]:.3f}  coverage {row["coverage"]:.2f}',
+                  flush=True)
+    write(rows, json_path, markdown_path)
     return rows
 
 
-def measure(name: str, predict: Predict, drive: Drive, frames: list[int]) -> dict[str, Any]:
-    """Average the per-image figures of ``predict`` over ``frames``; metric, and median-scaled."""
-    table = AccuracyTable(MAX_M)
-    within, seconds = [], []
-    for index in frames:
+def write(rows: Sequence[dict[str, Any]], json_path: Path | None,
+          markdown_path: Path | None) -> None:
+    """Write ``rows`` as JSON and as the text of docs/accuracy.md, where a path is given."""
+    for path, text in ((json_path, json.dumps(rows, indent=1, allow_nan=False) + '\n'),
+                       (markdown_path, markdown(rows))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def held_out(frames: list[int], share: float) -> list[int]:
+    """Return the last ``share`` of ``frames``: those that training with ``hold_out`` never saw."""
+    return frames[len(frames) - round(share * len(frames)):]
+
+
+def measure(names: Sequence[str], predict: Predict, drive: Drive, frames: Sequence[int],
+            splits: Mapping[int, Splits] | None = None,
+            is_sequence: bool = False) -> list[dict[str, Any]]:
+    """
+    Return the row of every one of ``names``, which ``predict`` fills, on ``frames`` of ``drive``.
+
+    The main figures are averages of per-image ones, metric and median-scaled; those of parts of
+    the image (ranges of depth, ``splits``) are of all pixels of all frames together. With
+    ``is_sequence`` the frames between, and ten before, are shown too.
+    """
+    tallies = [_Tally() for _ in names]
+    shown = range(max(0, frames[0] - _CONTEXT), frames[-1] + 1) if is_sequence else frames
+    wanted = set(frames)
+    for index in shown:
         frame = drive.frame(index)
         start = time.perf_counter()
-        depth_m, sigma_m = predict(frame)
-        seconds.append(time.perf_counter() - start)
-        table.add(depth_m, frame.depth_m)
+        estimates = predict(frame)
+        seconds = time.perf_counter() - start
+        if index in wanted:
+            for tally, (depth_m, sigma_m) in zip(tallies, estimates, strict=True):
+                tally.add(depth_m, sigma_m, frame.depth_m, seconds, splits and splits[index])
+    return [{'name': name, 'drive': drive.name, **tally.row()}
+            for name, tally in zip(names, tallies, strict=True)]
+
+
+@dataclass
+class _Tally:
+    """What is kept of the measured frames."""
+
+    table: AccuracyTable = field(default_factory=lambda: AccuracyTable(MAX_M))
+    ratios: list[float] = field(default_factory=list)  # median of truth / prediction
+    within: list[float] = field(default_factory=list)
+    coverage: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    pixels: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+
+    def add(self, depth_m: np.ndarray, sigma_m: np.ndarray | None, truth_m: np.ndarray,
+            seconds: float, splits: Splits | None) -> None:
+        self.table.add(depth_m, truth_m)
+        self.seconds.append(seconds)
+        mask = truth_mask(truth_m, MAX_M)
+        depth, truth = depth_m[mask], truth_m[mask]
+        self.coverage.append(float(np.mean(~np.isnan(depth))) if depth.size else np.nan)
+        is_finite = np.isfinite(depth) & (depth > 0)
+        self.ratios.append(float(np.median(truth[is_finite] / depth[is_finite]))
+                           if is_finite.any() else np.nan)
         if sigma_m is not None:
-            both = np.isfinite(sigma_m) & np.isfinite(frame.depth_m) & (frame.depth_m <= MAX_M)
-            error = np.abs(depth_m[both] - frame.depth_m[both])
-            within.append(float(np.mean(error <= sigma_m[both])))
-    accuracy = table.result()
-    scale = float(np.median(table.scales))
-    return {'name': name, 'frames': len(frames), **accuracy['metric'],
+            sigma = sigma_m[mask]
+            both = is_finite & np.isfinite(sigma)
+            error = np.abs(depth[both] - truth[both])
+            self.within.append(float(np.mean(error <= sigma[both])) if both.any() else np.nan)
+        motion = np.full(depth.shape, 255, np.uint8) if splits is None else splits.motion
+        near = np.full(depth.shape, 255, np.uint8)
+        if splits is not None and splits.is_near_epipole is not None:
+            near = splits.is_near_epipole.astype(np.uint8)
+        self.pixels.append((depth, truth, motion, near))
+
+    def row(self) -> dict[str, Any]:
+        accuracy = self.table.result()
+        depth, truth, motion, near = map(np.concatenate, zip(*self.pixels, strict=True))
+        ratios = np.array(self.ratios)
+        known = ratios[np.isfinite(ratios)]
+
+        def part(chosen: np.ndarray) -> dict[str, float | None]:
+            figures = depth_metrics(depth[chosen], truth[chosen], max_m=MAX_M)
+            return {**{key: _number(figures[key]) for key in ('abs_rel', 'rmse', 'd1',
+                                                              'coverage')},
+                    'share': float(np.mean(chosen))}
+        return {
+            'frames': len(self.seconds), **accuracy['metric'],
+            'scale_median': float(np.median(known)), 'scale_std': float(np.std(known)),
+            'temporal_flicker': float(np.median(np.abs(np.diff(np.log(known)))))
+            if len(known) > 1 else None,
+            'coverage_1sigma': float(np.nanmean(self.within)) if self.within else None,
+            'coverage': float(np.nanmean(self.coverage)),
+            'seconds_per_frame': float(np.median(self.seconds)),
             'median_scaled': accuracy['median_scaled'],
-            'scale_std': float(np.std(table.scales) / scale), 'scale_median': scale,
-            'within_1_sigma': float(np.mean(within)) if within else None,
-            'seconds_per_frame': float(np.median(seconds))}
+            'bins': [{'range_m': [low, high], **part((truth > low) & (truth <= high))}
+                     for low, high in RANGES_M],
+            'by_motion': {'static': part(motion == STATIC), 'moving': part(motion == MOVING)},
+            'by_epipole': {'near': part(near == 1), 'far': part(near == 0)}}
 
 
-def _predict_with(pipeline: DepthPipeline) -> Predict:
-    def predict(frame: DriveFrame) -> tuple[np.ndarray, np.ndarray]:
-        result = pipeline.run(Frame(frame.image_rgb, frame.stamp_ns, 'camera', frame.camera))
-        return result.depth_m, result.sigma_m
-    return predict
+def _number(value: float) -> float | None:
+    """Return None for NaN, which JSON does not have."""
+    return float(value) if np.isfinite(value) else None
 
 
-def _cropped(predict: Predict, keeps_K: bool) -> Predict:
-    """
-    Predict from the middle of the image only, which for a network is a longer focal length.
-
-    With ``keeps_K`` the camera is said to be the uncropped one at a lower resolution: what metric
-    depth would be if it did not depend on the intrinsics. Outside the crop there is no depth.
-    """
-    def predict_cropped(frame: DriveFrame) -> tuple[np.ndarray, np.ndarray | None]:
-        camera = frame.camera
-        width, height = round(camera.width * CROP), round(camera.height * CROP)
-        x, y = (camera.width - width) // 2, (camera.height - height) // 2
-        seen = camera.resized(width, height) if keeps_K else camera.cropped(x, y, width, height)
-        window = slice(y, y + height), slice(x, x + width)
-        depth_m, sigma_m = np.full((2, camera.height, camera.width), np.nan, np.float32)
-        depth_m[window], sigma_m[window] = predict(replace(
-            frame, image_rgb=np.ascontiguousarray(frame.image_rgb[window]), camera=seen))
-        return depth_m, sigma_m
-    return predict_cropped
-
-
-def _position_prior(config_path: Path) -> PositionPrior:
-    samples = []
-    for source in yaml.safe_load(config_path.read_text())['sources']:
-        if source['dataset'] in _REAL_STREETS and source['group'] == 'street':
-            samples += DATASETS[source['dataset']](source['path'], **source.get('options', {}))
-    return PositionPrior(samples)
-
-
-def _markdown(rows: list[dict[str, Any]], drive: Drive, prior_from: Path | None) -> str:
-    def line(row: dict[str, Any]) -> str:
-        within = '' if row['within_1_sigma'] is None else f'{row["within_1_sigma"]:.2f}'
-        return (f'| {row["name"]} | {row["abs_rel"]:.3f} | {row["sq_rel"]:.2f} | '
-                f'{row["rmse"]:.2f} | {row["rmse_log"]:.3f} | {row["d1"]:.3f} | {row["d2"]:.3f} | '
-                f'{row["d3"]:.3f} | {row["median_scaled"]["abs_rel"]:.3f} | '
-                f'{row["scale_median"]:.2f} +- {row["scale_std"]:.2f} | {within} | '
-                f'{1e3 * row["seconds_per_frame"]:.0f} |')
-    prior = '' if prior_from is None else f' --prior_from {prior_from}'
-    frames = rows[0]['frames']
-    return '\n'.join([
-        '# Accuracy', '',
-        f'{frames} frames of drive `{drive.name}`; this is not the KITTI Eigen split, and its '
-        'figures do not compare with ones of that split. Nothing was trained, tuned or selected '
-        'on these frames. Metric depth without any scaling to the truth; truth is raw LiDAR up to '
-        '80 m on the whole image, no crop; per-image figures, averaged.', '',
-        'Written by', '', '```',
-        f'python -m hybrid_depth_training evaluate <drive>{prior} --markdown docs/accuracy.md',
-        '```', '',
-        f'on {platform.machine()} with {os.cpu_count()} cores, Python '
-        f'{platform.python_version()}; every row in the same run.',
-        '',
-        '| method | AbsRel | SqRel m | RMSE m | RMSElog | d1 | d2 | d3 | AbsRel, median-scaled | '
-        'truth / prediction (median, std) | within 1 sigma | ms a frame |',
-        '|---|---|---|---|---|---|---|---|---|---|---|---|',
-        *map(line, rows), '',
-        '- *flat ground*: an endless level road under a level camera, 80 m above the horizon.',
-        '- *position only*: the median depth of the real street frames that the model was trained '
-        'on, for each direction of view; it never looks at the image.',
-        f'- *another focal length*: the model is given the middle {CROP:.0%} of the image in '
-        'width and height, with its K, and measured there; *K not told*: the same, but with the '
-        'intrinsics that the whole image would have at that size. The difference is what knowing '
-        'K is worth.',
-        '- *within 1 sigma*: share of pixels whose error is below the published sigma; 0.68 is '
-        'perfect calibration.',
-        '- *ms a frame*: preprocessing, network and postprocessing, two CPU threads, median.', ''])
+def _priors(camera_height_m: float, prior_from: Path | None, group: str) -> list[Entry]:
+    entries = []
+    if camera_height_m:
+        entries.append(Entry((f'flat ground ({camera_height_m} m)',), lambda: stateless(
+            lambda frame: (flat_ground(frame.camera, camera_height_m, MAX_M), None))))
+    if prior_from is not None:
+        prior = position_prior(prior_from, group)
+        entries.append(Entry(('position only',), lambda: stateless(
+            lambda frame: (prior.depth(frame.camera), None))))
+    return entries

@@ -3,13 +3,19 @@
 """What depth can be had without looking at the image: the bars that a model must clear."""
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import yaml
 
 from hybrid_depth.camera import CameraModel
-from hybrid_depth_training.data import DepthSample
+from hybrid_depth_training.data import DepthSample, load
 
 _GRID = (24, 80)  # cells over the rays of a street camera, rows and columns
 _RAY_SPAN = (0.35, 0.9)  # largest |y/z| and |x/z| the grid covers
+_REAL = ('drive', 'kitti_odometry', 'sevenscenes')  # datasets of the real world
 
 
 def flat_ground(camera: CameraModel, camera_height_m: float, max_m: float = 80.0) -> np.ndarray:
@@ -29,7 +35,7 @@ def flat_ground(camera: CameraModel, camera_height_m: float, max_m: float = 80.0
 class PositionPrior:
     """Median depth of the training frames for each direction of view."""
 
-    def __init__(self, samples: list[DepthSample]) -> None:
+    def __init__(self, samples: Iterable[DepthSample]) -> None:
         cells: list[list[np.ndarray]] = [[] for _ in range(_GRID[0] * _GRID[1])]
         for sample in samples:
             has_truth = np.isfinite(sample.depth_m)
@@ -47,6 +53,26 @@ class PositionPrior:
     def depth(self, camera: CameraModel) -> np.ndarray:
         """Return (H, W) float32 metres for every pixel of ``camera``."""
         return self._depth_m.reshape(-1)[_cells(camera)].astype(np.float32)
+
+
+def real_sources(config_path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a training configuration that are recordings of the real world."""
+    return [source for source in yaml.safe_load(config_path.read_text())['sources']
+            if source['dataset'] in _REAL]
+
+
+def position_prior(config_path: Path, group: str) -> PositionPrior:
+    """
+    Make the prior of the real frames that a training configuration learns from.
+
+    Sources of ``group`` only, without what they hold out.
+    """
+    from hybrid_depth_training.views import split  # torch, which the rest does without
+    return PositionPrior(
+        recording[index] for source in real_sources(config_path) if source['group'] == group
+        for recording, index in split(
+            load(source['dataset'], source['path'], **source.get('options', {})),
+            source.get('hold_out', 0.1))[0])
 
 
 def _cells(camera: CameraModel) -> np.ndarray:

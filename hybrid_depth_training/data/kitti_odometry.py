@@ -3,43 +3,90 @@
 """KITTI odometry stereo pairs; the truth is semi-global matching with a left-right check."""
 from __future__ import annotations
 
+import functools
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from hybrid_depth.camera import CameraModel
+from hybrid_depth.drives.image_files import list_images
+from hybrid_depth.drives.kitti_raw import calibration_entry, read_calibration
 from hybrid_depth.errors import DriveError
-from hybrid_depth_training.data import DepthSample
+from hybrid_depth_training.data import DepthSample, Recording
 
 _DISPARITIES = 128
 _FAR_M = 120.0  # matched beyond this counts as "nothing within range"
 _BLOCK = 5
 
 
-def load(path: Path) -> list[DepthSample]:
+def load(path: str, keep_in: str = '') -> list[Recording]:
     """
-    Load a sequence folder with ``image_0``, ``image_1`` and ``calib_P0_P1.txt``.
+    Load a sequence folder with the grey pairs ``image_0`` and ``image_1``.
 
-    The calibration holds the two 3x4 projection matrices, one per line. Raises DriveError.
+    Calibration: ``calib.txt`` (lines ``P0: ...`` and ``P1: ...``, as downloaded) or
+    ``calib_P0_P1.txt`` (the two 3x4 matrices, one a line). Poses of the left camera, 3x4, one a
+    line: ``poses.txt`` or ``../../poses/SEQUENCE.txt``; they may be absent. Depth is matched when
+    a frame is first asked for (about 0.2 s) and kept in the folder ``keep_in``, where that is set.
+    Raises DriveError.
     """
-    path = Path(path)
-    calibration = path / 'calib_P0_P1.txt'
-    if not calibration.is_file():
-        raise DriveError(f'{path} is no KITTI odometry folder: {calibration.name} is missing')
-    P0, P1 = np.loadtxt(calibration).reshape(2, 3, 4)
-    focal_baseline = float(P0[0, 3] - P1[0, 3])
-    samples = []
-    for left_path in sorted((path / 'image_0').iterdir()):
-        left = cv2.imread(str(left_path), cv2.IMREAD_GRAYSCALE)
-        right = cv2.imread(str(path / 'image_1' / left_path.name), cv2.IMREAD_GRAYSCALE)
-        if left is None or right is None or left.shape != right.shape:
-            raise DriveError(f'{left_path} and its right image cannot be read as a pair')
-        camera = CameraModel.from_K(P0[:, :3], left.shape[1], left.shape[0])
-        samples.append(DepthSample(f'{path.name}/{left_path.stem}',
-                                   cv2.cvtColor(left, cv2.COLOR_GRAY2RGB), camera,
-                                   stereo_depth(left, right, focal_baseline), False))
-    return samples
+    folder = Path(path)
+    P0, P1 = _read_calibration(folder)
+    images = list_images(folder / 'image_0')
+    poses = _read_poses(folder, len(images))
+    read = functools.partial(_read, images, poses, P0, float(P0[0, 3] - P1[0, 3]), keep_in)
+    return [Recording(folder.name, read, poses, range(len(images)))]
+
+
+def _read(images: list[Path], poses: list[np.ndarray | None], P0: np.ndarray,
+          focal_baseline: float, keep_in: str, index: int) -> DepthSample:
+    left_path = images[index]
+    sequence = left_path.parents[1]
+    left = cv2.imread(str(left_path), cv2.IMREAD_GRAYSCALE)
+    right = cv2.imread(str(sequence / 'image_1' / left_path.name), cv2.IMREAD_GRAYSCALE)
+    if left is None or right is None or left.shape != right.shape:
+        raise DriveError(f'{left_path} and its right image cannot be read as a pair')
+    kept = Path(keep_in, sequence.name, f'{left_path.stem}.npy') if keep_in else None
+    if kept is not None and kept.is_file():
+        depth = np.load(kept)
+    else:
+        depth = stereo_depth(left, right, focal_baseline)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_suffix(f'.{os.getpid()}')
+            with part.open('wb') as stream:  # save would add a suffix to a path
+                np.save(stream, depth)
+            os.replace(part, kept)
+    camera = CameraModel.from_K(P0[:, :3], left.shape[1], left.shape[0])
+    return DepthSample(f'{sequence.name}/{left_path.stem}', cv2.cvtColor(left, cv2.COLOR_GRAY2RGB),
+                       camera, depth, False, poses[index])
+
+
+def _read_calibration(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    matrices = folder / 'calib_P0_P1.txt'
+    if matrices.is_file():
+        P0, P1 = np.loadtxt(matrices).reshape(2, 3, 4)
+        return P0, P1
+    path = folder / 'calib.txt'
+    if not path.is_file():
+        raise DriveError(f'{folder} is no KITTI odometry folder: calib.txt and {matrices.name} '
+                         'are missing')
+    entries = read_calibration(path)
+    P0, P1 = (calibration_entry(entries, key, 12, path).reshape(3, 4) for key in ('P0', 'P1'))
+    return P0, P1
+
+
+def _read_poses(folder: Path, count: int) -> list[np.ndarray | None]:
+    paths = folder / 'poses.txt', folder.parents[1] / 'poses' / f'{folder.name}.txt'
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return [None] * count
+    rows = np.loadtxt(path, ndmin=2)
+    if rows.shape != (count, 12):
+        raise DriveError(f'{path} holds {rows.shape[0]} rows of {rows.shape[1]} numbers; expected '
+                         f'{count} rows of 12')
+    return [np.vstack([row.reshape(3, 4), (0.0, 0.0, 0.0, 1.0)]) for row in rows]
 
 
 def stereo_depth(left: np.ndarray, right: np.ndarray, focal_baseline: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 """Views of the project's own synthetic streets, rendered once and kept on disk."""
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from pathlib import Path
@@ -11,21 +12,22 @@ import numpy as np
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.drives.synthetic import render_random
-from hybrid_depth_training.data import DepthSample
+from hybrid_depth_training.data import DepthSample, Recording
 
 _log = logging.getLogger(__name__)
 
 
 def load(path: str, count: int, height: int = 192, width: int = 640,
-         first_seed: int = 1000) -> list[DepthSample]:
+         first_seed: int = 1000) -> list[Recording]:
     """
     Return ``count`` views of ``height`` x ``width``, one street each, rendering what is missing.
 
-    ``path`` is the folder that keeps them; a render takes about a second.
+    ``path`` is the folder that keeps them; a render takes about a second. Each view is a
+    recording of its own: they are nobody's neighbours.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    samples = []
+    recordings = []
     for seed in range(first_seed, first_seed + count):
         file = folder / f'{height}x{width}_{seed}.npz'
         if not file.exists():
@@ -36,8 +38,13 @@ def load(path: str, count: int, height: int = 192, width: int = 640,
             os.replace(part, file)
             if (seed - first_seed) % 50 == 0:
                 _log.info('rendered synthetic view %d of %d', seed - first_seed, count)
-        with np.load(file) as arrays:
-            samples.append(DepthSample(file.stem, arrays['image_rgb'],
-                                       CameraModel.from_K(arrays['K'], width, height),
-                                       arrays['depth_m'], False))
-    return samples
+        recordings.append(Recording(file.stem, functools.partial(_read, file), [None], [0]))
+    return recordings
+
+
+def _read(file: Path, _: int) -> DepthSample:
+    with np.load(file) as arrays:
+        image_rgb = arrays['image_rgb']
+        height, width = image_rgb.shape[:2]
+        return DepthSample(file.stem, image_rgb, CameraModel.from_K(arrays['K'], width, height),
+                           arrays['depth_m'], False)

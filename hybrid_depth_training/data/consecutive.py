@@ -1,0 +1,17 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Numbered images as recordings: where a number is missing, another recording begins."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def runs(numbers: Sequence[int]) -> list[range]:
+    """
+    Return the ranges of positions in ``numbers`` (ascending) over which they go up by one.
+
+    Within such a run the next frame in the list is the next in time, at the recording's rate.
+    """
+    starts = [i for i in range(len(numbers)) if i == 0 or numbers[i] != numbers[i - 1] + 1]
+    ends = [*starts, len(numbers)][1:]
+    return [range(start, end) for start, end in zip(starts, ends, strict=False)]
