@@ -3,6 +3,7 @@
 #
 # make demo            metric depth from a recorded drive, through ROS 2
 # make test            linters, the import rule, types, the whole suite
+# make accuracy        measure baselines and models: out/accuracy.json, docs/accuracy.md
 # Everything is installed into $(VENV) on first use; a second run starts at once.
 
 PYTHON ?= python3
@@ -12,6 +13,9 @@ DEFAULT_DRIVE := ../shared/data/kitti_raw/2011_09_26/2011_09_26_drive_0013_sync
 OUT ?= out/demo
 RATE ?= 1.0
 MODEL ?= compact
+ACCURACY_STREET ?= $(DEFAULT_DRIVE)
+ACCURACY_ROOM ?= ../shared/data/hololens_rgbd
+ACCURACY_PRIOR ?= config/training/compact_single.yaml
 BIN := $(VENV)/bin
 
 DEMO_NEEDS := core cpu bag viz ros-wheels
@@ -36,7 +40,7 @@ ros_env = $(if $(ROS_DISTRO),env -u PYTHONPATH -u LD_LIBRARY_PATH -u RMW_IMPLEME
 DEMO_STAMP := $(call stamp,$(DEMO_NEEDS))
 TEST_STAMP := $(call stamp,$(TEST_NEEDS))
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint accuracy clean
 .DEFAULT_GOAL := help
 
 help:
@@ -45,6 +49,9 @@ help:
 	@echo "    DRIVE: KITTI raw drive, folder with images/ and K.txt, rosbag2 or MCAP, or synthetic"
 	@echo "make test    linters, import rule, types and all tests"
 	@echo "make lint    the linters only"
+	@echo "make accuracy [ACCURACY_STREET=path] [ACCURACY_ROOM=path]"
+	@echo "    measure baselines and shipped models on drives with ground truth:"
+	@echo "    out/accuracy.json and docs/accuracy.md"
 	@echo "make clean   remove $(VENV) and everything that was built or written"
 
 demo: $(DEMO_STAMP)
@@ -59,6 +66,12 @@ lint: $(TEST_STAMP)
 	@echo "[lint] ruff";         $(BIN)/ruff check .
 	@echo "[lint] import rule";  $(BIN)/lint-imports
 	@echo "[lint] types";        $(BIN)/mypy
+
+# the position-only prior is made of the training data: without it that row is left out
+accuracy: $(TEST_STAMP)
+	@$(BIN)/python -m hybrid_depth_training accuracy --street '$(ACCURACY_STREET)' \
+		--room '$(ACCURACY_ROOM)' --prior_from '$(ACCURACY_PRIOR)' \
+		--json out/accuracy.json --markdown docs/accuracy.md
 
 $(BIN)/pip:
 	@echo "[setup] creating the virtual environment $(VENV)"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import sys
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ from planes import plane_depth
 import pytest
 
 from hybrid_depth.camera import CameraModel
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'core' / 'drives'))  # tiny_bags
 
 CAMERA = CameraModel(160, 96, 120.0, 120.0, 80.0, 40.0)
 FRAMES = 6
@@ -44,7 +47,7 @@ def tiny_config(tiny_drive: Path):
 
     def make(**changes):
         values = {
-            'name': 'tiny', 'licence': 'Apache-2.0', 'weights': 'random', 'batch': 2,
+            'name': 'tiny', 'licence': 'Apache-2.0', 'options': {'weights': 'random'}, 'batch': 2,
             'groups': {'plane': GroupConfig(64, 96)}, 'warmup_steps': 2, 'threads': 1,
             'sources': [SourceConfig('drive', str(tiny_drive), 'plane', hold_out=0.34)],
             'checkpoint_every': 2, 'validate_every': 4, 'steps': 4, **changes}

@@ -1,11 +1,15 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentation moves image, K and truth together; none shows what the robot shows."""
+"""Augmentation moves images, K, motion and truth together; none shows what the robot shows."""
+from dataclasses import replace
+
+import cv2
 import numpy as np
 from planes import plane_depth
 import pytest
 
 from hybrid_depth.camera import CameraModel
+from hybrid_depth.errors import ConfigError
 from hybrid_depth.preprocess import network_view, to_network
 from hybrid_depth_training.augment import AugmentConfig, make_view, NO_AUGMENT
 from hybrid_depth_training.data import DepthSample
@@ -75,3 +79,113 @@ def test_colour_changes_and_the_input_does_not():
     np.testing.assert_array_equal(s.image_rgb, before)
     spread = view.image.max(axis=2).astype(int) - view.image.min(axis=2)
     assert np.median(spread) < np.median(before.max(axis=2).astype(int) - before.min(axis=2)) / 2
+
+
+def seen_from(world_T_camera: np.ndarray) -> DepthSample:
+    """Render a plane with a smooth texture that is fixed to the world."""
+    rays = np.dstack([CAMERA.rays().astype(np.float64), np.ones((94, 310))])
+    R, t = world_T_camera[:3, :3], world_T_camera[:3, 3]
+    normal = np.array(NORMAL)
+    depth = (DISTANCE - normal @ t) / (rays @ R.T @ normal)
+    points = (rays * depth[..., None]) @ R.T + t
+    shade = [np.sin(3.0 * points[..., 0] + phase) * np.cos(1.7 * points[..., 2] - phase)
+             for phase in (0.0, 0.7, 1.9)]
+    image = np.where((depth > 0)[..., None], 128 + 90 * np.dstack(shade), 0).astype(np.uint8)
+    depth = np.where((depth > 0) & (depth < 10), depth, np.nan).astype(np.float32)
+    return DepthSample('plane', image, CAMERA, depth, False, world_T_camera)
+
+
+def moved_pose() -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3] = cv2.Rodrigues(np.array([0.01, -0.04, 0.02]))[0]
+    pose[:3, 3] = 0.15, -0.05, 0.4
+    return pose
+
+
+@pytest.mark.parametrize('seed', range(8))  # flipped and not, rolled either way
+def test_the_source_warped_by_depth_and_motion_is_the_target(seed):
+    torch = pytest.importorskip('torch', reason='the training extra is not installed')
+    from hybrid_depth_training.geometry import warp
+    target, source = seen_from(np.eye(4)), seen_from(moved_pose())
+    config = replace(GEOMETRY_ONLY, roll_deg=8.0)
+    view = make_view(target, (96, 320), config, np.random.default_rng(seed), [source, None])
+    depth = torch.from_numpy(view.depth_m)[None, None]
+    has_depth = torch.isfinite(depth)
+    image = torch.from_numpy(view.image_plain).float().permute(2, 0, 1)[None]
+
+    def error(source_T_target: np.ndarray) -> float:
+        seen, inside = warp(
+            torch.from_numpy(view.source_plain[:1]).float().permute(0, 3, 1, 2),
+            torch.where(has_depth, depth, torch.ones_like(depth)), torch.from_numpy(view.K)[None],
+            torch.from_numpy(source_T_target)[None])
+        both = inside & has_depth
+        assert both.sum() > 2000
+        return float((seen - image).abs().mean(dim=1, keepdim=True)[both].median())
+    assert error(view.source_T_target[0]) < 2.0
+    assert error(np.eye(4, dtype=np.float32)) > 10
+    assert error(np.linalg.inv(view.source_T_target[0])) > 10
+    assert view.source_valid.tolist() == view.source_posed.tolist() == [1, 0]
+    assert not view.source_image[1].any()
+    np.testing.assert_array_equal(view.source_T_target[1], np.eye(4))
+
+
+def test_source_without_pose_is_an_image_and_no_motion():
+    source = replace(sample(), world_T_camera=None)
+    view = make_view(seen_from(np.eye(4)), (96, 320), NO_AUGMENT, np.random.default_rng(0),
+                     [source])
+    assert (view.source_valid.tolist(), view.source_posed.tolist()) == ([1], [0])
+    np.testing.assert_array_equal(view.source_T_target[0], np.eye(4))
+
+
+def test_sources_are_recoloured_as_the_image_and_the_plain_ones_are_not():
+    only_colour = AugmentConfig(zoom=1.0, roll_deg=0.0, flip=0.0)
+    changed = 0
+    for seed in range(6):
+        view = make_view(sample(), (96, 320), only_colour, np.random.default_rng(seed), [sample()])
+        np.testing.assert_array_equal(view.image_plain, view.source_plain[0])
+        np.testing.assert_array_equal(
+            view.image_plain, to_network(sample().image_rgb, network_view(CAMERA, (96, 320)))[0])
+        # the noise of two pictures differs, their colours do not
+        assert np.abs(view.image.astype(int) - view.source_image[0]).mean() < 12
+        changed += np.abs(view.image.astype(int) - view.image_plain).mean() > 15
+    assert changed
+
+
+def test_source_of_another_camera_is_refused():
+    other = replace(sample(), camera=CAMERA.cropped(1, 0, 310, 94))
+    with pytest.raises(ConfigError, match='another camera'):
+        make_view(sample(), (96, 320), NO_AUGMENT, np.random.default_rng(0), [other])
+
+
+def test_hue_turns_red_to_green_and_leaves_grey():
+    image = np.zeros((94, 310, 3), np.uint8)
+    image[:, :150] = 200, 0, 0
+    image[:, 150:] = 90
+    turned = replace(sample(), image_rgb=image)
+    config = AugmentConfig(zoom=1.0, roll_deg=0.0, flip=0.0, grey=0.0, jitter=0.0, hue=1 / 3)
+
+    class Most:
+        """Draws the largest value every time."""
+
+        def uniform(self, low, high, size=None):
+            return high if size is None else np.full(size, high)
+
+        def random(self):
+            return 0.999
+
+        def integers(self, low, high):
+            return low
+    view = make_view(turned, (94 // 32 * 32, 192), config, Most())
+    assert view.image[20, 10].tolist() == [0, 200, 0]
+    assert view.image_plain[20, 10].tolist() == [200, 0, 0]
+    assert view.image[20, -10].tolist() == [90, 90, 90]
+
+
+def test_only_a_share_of_samples_changes_its_colours():
+    config = AugmentConfig(zoom=1.0, roll_deg=0.0, flip=0.0, coloured=0.5)
+    rng = np.random.default_rng(0)
+    changed = []
+    for _ in range(60):
+        view = make_view(sample(), (32, 64), config, rng)
+        changed.append(not np.array_equal(view.image, view.image_plain))
+    assert 0.3 < np.mean(changed) < 0.7

@@ -72,3 +72,48 @@ def test_no_truth_at_all_is_zero_not_nan():
     loss.backward()
     assert float(loss.detach()) == 0
     assert torch.isfinite(log_depth.grad).all()
+
+
+def test_means_are_over_pixels_of_an_image_then_over_images_that_have_truth():
+    one = torch.full((1, 4, 4), NAN)
+    one[0, 0, 0] = 2.0
+    depth = torch.stack([one, torch.full((1, 4, 4), 2.0), torch.full((1, 4, 4), NAN)])
+    factors = torch.tensor([2.0, 8.0, 100.0]).view(3, 1, 1, 1)
+    log_depth = (2.0 * factors).log().expand(3, 1, 4, 4)
+    expected = (math.log(2) + math.log(8)) / 2
+    assert float(losses.log_l1(log_depth, depth)) == pytest.approx(expected)
+    b = torch.full_like(log_depth, math.log(0.5))
+    assert float(losses.laplace_nll(log_depth, b, depth)) == pytest.approx(
+        expected / 0.5 + math.log(0.5))
+
+
+def test_gradients_of_one_edge_by_hand():
+    # half the columns are too far by e: of W - s pairs at step s, s cross the edge
+    depth = torch.full((1, 1, 16, 16), 5.0)
+    log_depth = depth.log().clone()
+    log_depth[..., 8:] += 1.0
+    flags = torch.tensor([False])
+    expected = (1 / 15 + 2 / 14 + 4 / 12 + 8 / 8) / (2 * 4)
+    assert float(losses.gradient_matching(log_depth, depth, flags)) == pytest.approx(expected)
+    assert float(losses.gradient_matching(log_depth.mT, depth, flags)) == pytest.approx(expected)
+
+
+def test_gradients_skip_pairs_without_truth_and_the_sky():
+    depth = torch.full((1, 1, 16, 16), 5.0)
+    log_depth = depth.log().clone()
+    log_depth[..., 8:] += 1.0
+    for hole in (NAN, INF):
+        only_left = depth.clone()
+        only_left[..., 8:] = hole
+        assert float(losses.gradient_matching(log_depth, only_left,
+                                              torch.tensor([False]))) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_sparse_image_does_not_dilute_the_gradients_of_a_dense_one():
+    depth = torch.full((1, 1, 16, 16), 5.0)
+    log_depth = depth.log().clone()
+    log_depth[..., 8:] += 1.0
+    alone = losses.gradient_matching(log_depth, depth, torch.tensor([False]))
+    both = losses.gradient_matching(log_depth.repeat(2, 1, 1, 1), depth.repeat(2, 1, 1, 1),
+                                    torch.tensor([False, True]))
+    assert float(both) == pytest.approx(float(alone))

@@ -9,7 +9,6 @@ import pytest
 torch = pytest.importorskip('torch', reason='the training extra is not installed')
 from hybrid_depth.camera import CameraModel  # noqa: E402
 from hybrid_depth_training.models.compact import CompactDepth, ray_map, REFERENCE_FOCAL_PX  # noqa: E402
-from hybrid_depth_training.models.encoders import ENCODERS  # noqa: E402
 
 CAMERA = CameraModel(96, 64, 70.0, 72.0, 50.0, 30.0)
 
@@ -28,23 +27,6 @@ def test_ray_map_is_the_cameras_rays():
     rays = ray_map(K(CAMERA), 64, 96)
     np.testing.assert_allclose(rays[0, :2].permute(1, 2, 0).numpy(), CAMERA.rays(), atol=1e-6)
     assert torch.allclose(rays[0, 2], torch.tensor(math.log(70.0 / REFERENCE_FOCAL_PX)))
-
-
-@pytest.mark.parametrize('name', sorted(ENCODERS))
-def test_encoder_rows_give_the_maps_they_promise(name):
-    encoder = ENCODERS[name]('random').eval()
-    with torch.no_grad():
-        maps = encoder(torch.zeros(1, 3, 64, 96))
-    assert [m.shape[1] for m in maps] == list(encoder.channels)
-    assert [(64 // m.shape[2], 96 // m.shape[3]) for m in maps] == [
-        (s, s) for s in encoder.strides]
-
-
-def test_encoder_keeps_the_statistics_of_its_pretraining():
-    encoder = ENCODERS['efficientnet_lite0']('imagenet').train()
-    before = encoder.stem[1].running_mean.clone()
-    encoder(torch.rand(2, 3, 64, 64))
-    assert torch.equal(encoder.stem[1].running_mean, before)
 
 
 def test_untrained_network_starts_at_ten_metres_of_the_reference_focal_length(network):

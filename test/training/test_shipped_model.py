@@ -15,7 +15,7 @@ from hybrid_depth.models import find_model, shipped_models
 from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth.runtime import load_backend
 from hybrid_depth.types import Frame
-from hybrid_depth_training.data import DATASETS
+from hybrid_depth_training.data import load
 from hybrid_depth_training.evaluate import measure
 from hybrid_depth_training.priors import flat_ground, PositionPrior
 
@@ -62,17 +62,18 @@ def test_a_longer_lens_does_not_change_metric_depth_much(name):
 def test_compact_beats_what_needs_no_image_on_a_drive_it_never_saw(shared_data):
     drive = open_drive(shared_data / DATE / '2011_09_26_drive_0013_sync')
     frames = list(range(0, len(drive), 12))
-    seen = DATASETS['drive'](str(shared_data / DATE / '2011_09_26_drive_unknown_sync'))
-    prior = PositionPrior(seen)
+    (seen,) = load('drive', str(shared_data / DATE / '2011_09_26_drive_unknown_sync'))
+    prior = PositionPrior(seen[index] for index in seen.targets)
     pipeline = DepthPipeline(PipelineConfig(model='compact'))
 
     def predict(frame):
         result = pipeline.run(Frame(frame.image_rgb, 1, 'c', frame.camera))
-        return result.depth_m, result.sigma_m
-    ours = measure('compact', predict, drive, frames)
+        return [(result.depth_m, result.sigma_m)]
+    (ours,) = measure(['compact'], predict, drive, frames)
     pipeline.close()
-    flat = measure('flat', lambda f: (flat_ground(f.camera, 1.65), None), drive, frames)
-    position = measure('position', lambda f: (prior.depth(f.camera), None), drive, frames)
+    flat, position = measure(
+        ['flat', 'position'], lambda f: [(flat_ground(f.camera, 1.65), None),
+                                         (prior.depth(f.camera), None)], drive, frames)
     assert ours['abs_rel'] < position['abs_rel'] < flat['abs_rel']
     assert ours['abs_rel'] < 0.373
 

@@ -1,9 +1,11 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """Learning works, goes on where it stopped, and refuses a run that cannot be."""
+import itertools
 import json
 import os
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,27 +14,41 @@ import time
 import pytest
 
 torch = pytest.importorskip('torch', reason='the training extra is not installed')
+from lightning_fabric import Fabric  # noqa: E402
+from lightning_fabric.plugins.precision import MixedPrecision  # noqa: E402
+
 from hybrid_depth.errors import ConfigError  # noqa: E402
 from hybrid_depth_training import checkpoint  # noqa: E402
+from hybrid_depth_training.config import GroupConfig, SourceConfig  # noqa: E402
+from hybrid_depth_training.objectives import OBJECTIVES  # noqa: E402
 from hybrid_depth_training.train import (  # noqa: E402
-    DataMix,
-    learning_rate_factor,
-    make_optimizer,
+    batches_from,
+    build,
+    make_fabric,
     train,
     train_step,
 )
+from hybrid_depth_training.views import DataMix  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_thirty_steps_on_one_batch_lower_the_loss(tiny_config):
-    from hybrid_depth_training.models.compact import CompactDepth
+def stepper(config):
+    """Return what train_step takes: fabric, objective, optimizer."""
     torch.manual_seed(0)
-    config = tiny_config(weights='imagenet', steps=30)
-    model = CompactDepth(config.encoder, config.weights)
-    optimizer = make_optimizer(model, config)
+    fabric = make_fabric(config)
+    objective = build(config)
+    optimizer = torch.optim.AdamW(objective.parameter_groups(), lr=config.lr)
+    objective, optimizer = fabric.setup(objective, optimizer)
+    objective.mark_forward_method('loss')
+    return fabric, objective, optimizer
+
+
+def test_thirty_steps_on_one_batch_lower_the_loss(tiny_config):
+    config = tiny_config(options={}, steps=30)
+    parts = stepper(config)
     batch = DataMix(config, overfit=True).batch(0)
-    terms = [train_step(model, optimizer, batch, config) for _ in range(config.steps)]
+    terms = [train_step(*parts, [batch], step)[0] for step in range(config.steps)]
     assert terms[-1]['l1'] < 0.4 * terms[0]['l1']
     assert terms[-1]['nll'] < terms[0]['nll'] - 0.5
 
@@ -57,23 +73,194 @@ def test_run_leaves_metrics_config_and_checkpoint_and_goes_on(tiny_config, tmp_p
         torch.testing.assert_close(weights[key], value, msg=key)
 
 
-def test_batches_depend_on_seed_and_step_only(tiny_config):
-    first, second = DataMix(tiny_config()), DataMix(tiny_config())
-    second.batch(0)
-    torch.testing.assert_close(first.batch(5), second.batch(5), equal_nan=True)
-    assert not torch.equal(first.batch(5)['image'], first.batch(6)['image'])
+@pytest.fixture
+def toy_config(tiny_config, monkeypatch):
+    """Return a function that makes a configuration of an objective of a few weights."""
+    monkeypatch.setitem(OBJECTIVES, 'toy', 'toy_objective:Toy')
+
+    def make(**changes):
+        return tiny_config(**{'objective': 'toy', 'options': {}, 'steps': 6, **changes})
+    return make
 
 
-def test_held_out_frames_are_never_drawn(tiny_config):
-    ((_, samples),) = DataMix(tiny_config()).training
-    assert [s.name for s in samples] == ['0000', '0001', '0002', '0003']
+def rows_of(run):
+    return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_stopped_run_ends_as_the_whole_one_to_the_last_bit(toy_config, tmp_path):
+    whole = train(toy_config(), tmp_path / 'whole')
+    parted = tmp_path / 'parted'
+    train(toy_config(steps=4), parted)  # has another schedule
+    for name in ('step_000004', 'step_000002'):
+        shutil.rmtree(parted / name)
+    train(toy_config(), parted, overfit=False)
+    shutil.rmtree(parted / 'step_000006')  # goes on from step 4
+    again = train(toy_config(), parted)
+    expected, weights = (checkpoint.load(folder)[1] for folder in (whole, again))
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    assert not torch.equal(expected['network.0.weight'],
+                           checkpoint.load(parted / 'step_000004')[1]['network.0.weight'])
+    # the rows of the steps that were taken twice are there once
+    assert [row['step'] for row in rows_of(parted)] == [4, 6, 6]
+    assert rows_of(parted)[-2:] == rows_of(tmp_path / 'whole')[-2:]
+
+
+def test_run_leaves_its_configuration_beside_every_checkpoint(toy_config, tmp_path, caplog):
+    train(toy_config(steps=4), tmp_path)
+    for name in ('step_000002', 'step_000004'):
+        assert checkpoint.read_config(tmp_path / name)['steps'] == 4
+    assert list(tmp_path.glob('events.out.tfevents.*'))
+    train(toy_config(steps=6), tmp_path)
+    assert 'steps was 4 up to step 4 and is 6 now' in caplog.text
+    assert 'objective was' not in caplog.text
+    assert train(toy_config(steps=6), tmp_path).name == 'step_000006'  # nothing to do
+
+
+def test_no_progress_bar_where_there_is_no_terminal(toy_config, tmp_path, capfd):
+    train(toy_config(), tmp_path)
+    assert capfd.readouterr().err == ''
+
+
+def test_overfit_validates_on_the_batch_it_learns(toy_config, tmp_path):
+    train(toy_config(), tmp_path, overfit=True)
+    validations = [row for row in rows_of(tmp_path) if 'validation' in row]
+    assert [(row['validation'], row['frames']) for row in validations] == [('overfit', 2)] * 2
+
+
+def test_workers_change_neither_order_nor_content(toy_config):
+    loaded = {}
+    for workers in (0, 2):
+        config = toy_config(workers=workers, accumulate=2)
+        loaded[workers] = list(batches_from(DataMix(config), 2, config, make_fabric(config)))
+    assert [len(batches) for batches in loaded[2]] == [2] * 4
+    torch.testing.assert_close(loaded[0], loaded[2], equal_nan=True)
+    direct = DataMix(toy_config())
+    torch.testing.assert_close(loaded[2][1], [direct.batch(3), direct.batch(3, 1)], equal_nan=True)
+
+
+def test_workers_read_a_bag_each_on_its_own(toy_config, tmp_path):
+    pytest.importorskip('rosbags')
+    import tiny_bags
+    messages = list(tiny_bags.camera_messages())
+    path = tiny_bags.write_bag(tmp_path / 'bag', messages, 'sqlite3')
+    source = SourceConfig('drive', str(path), 'plane', all_frames=True, hold_out=0.0)
+    loaded = {}
+    for workers in (0, 2):
+        config = toy_config(workers=workers, sources=[source])
+        loaded[workers] = list(batches_from(DataMix(config), 0, config, make_fabric(config)))
+    torch.testing.assert_close(loaded[0], loaded[2], equal_nan=True)
+
+
+def test_passes_of_one_step_differ_and_are_averaged(toy_config):
+    mix = DataMix(toy_config())
+    first, second = mix.batch(0), mix.batch(0, 1)
+    assert not torch.equal(first['image'], second['image'])
+    gradients = []
+    for batches in ([first, first], [first], [second], [first, second]):
+        fabric, objective, optimizer = stepper(toy_config())
+        objective.network[1].p = 0.0
+        train_step(fabric, objective, optimizer, batches, 0, clip_norm=1e9)
+        gradients.append(objective.network[0].weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[3], (gradients[1] + gradients[2]) / 2)
+
+
+def test_gradient_is_clipped_and_its_norm_told(toy_config):
+    fabric, objective, optimizer = stepper(toy_config())
+    batch = DataMix(toy_config()).batch(0)
+    terms, is_good = train_step(fabric, objective, optimizer, [batch], 0, clip_norm=1e-3)
+    norms = [p.grad.norm() for p in objective.network.parameters()]
+    assert is_good
+    assert torch.stack(norms).norm() == pytest.approx(1e-3, rel=1e-3)
+    assert terms['gradient_norm'] > 0.01
+
+
+def test_step_without_a_finite_gradient_is_left_out(toy_config, caplog):
+    config = toy_config(options={'bad_from': 0})
+    fabric, objective, optimizer = stepper(config)
+    before = objective.network[0].weight.clone()
+    _, is_good = train_step(fabric, objective, optimizer, [DataMix(config).batch(0)], 0)
+    assert not is_good
+    assert torch.equal(objective.network[0].weight, before)
+    assert 'step 0 is left out' in caplog.text
+
+
+def test_run_without_finite_gradients_is_given_up(toy_config, tmp_path):
+    train(toy_config(options={'bad_from': 2, 'bad_until': 21}, steps=24), tmp_path / 'recovers')
+    with pytest.raises(ConfigError, match='not finite for 20 steps'):
+        train(toy_config(options={'bad_from': 2}, steps=40), tmp_path / 'does_not')
+
+
+def test_mixed_precision_on_a_cpu(toy_config, tmp_path):
+    train(toy_config(precision='bf16-mixed'), tmp_path)
+    _, weights, _ = checkpoint.load(checkpoint.newest(tmp_path))
+    assert weights['network.0.weight'].dtype is torch.float32
+    with pytest.raises(ConfigError, match='16-mixed on a CPU'):
+        train(toy_config(precision='16-mixed'), tmp_path / 'other')
+
+
+def test_loss_scaling_skips_what_overflowed_and_goes_on_where_it_was(toy_config, monkeypatch,
+                                                                     tmp_path):
+    # as on a GPU, with the scaler that torch has for CPUs
+    def with_scaler(_):
+        scaler = torch.amp.GradScaler('cpu', init_scale=1024.0)
+        return Fabric(accelerator='cpu', devices=1,
+                      plugins=MixedPrecision('16-mixed', 'cpu', scaler=scaler))
+    monkeypatch.setitem(globals(), 'make_fabric', with_scaler)
+    config = toy_config(options={'bad_from': 1, 'bad_until': 2})
+    fabric, objective, optimizer = stepper(config)
+    batch = DataMix(config).batch(0)
+    weights = [objective.network[0].weight.clone()]
+    for step in range(3):
+        train_step(fabric, objective, optimizer, [batch], step)
+        weights.append(objective.network[0].weight.clone())
+    assert [torch.equal(*pair) for pair in itertools.pairwise(weights)] == [False, True, False]
+    assert fabric.strategy.precision.state_dict()['scale'] == 512.0
+    monkeypatch.setattr('hybrid_depth_training.train.make_fabric', with_scaler)
+    for steps in (4, 6):
+        folder = train(toy_config(options=config.options, steps=steps), tmp_path)
+        assert checkpoint.load(folder)[2]['precision']['scale'] == 512.0
+
+
+def test_first_weights_come_from_another_run_as_far_as_they_fit(toy_config, tmp_path):
+    folder = train(toy_config(), tmp_path / 'first')
+    weights = checkpoint.load(folder)[1]
+    same = build(toy_config(init_from=str(tmp_path / 'first')))
+    assert torch.equal(same.network[0].weight, weights['network.0.weight'])
+    wider = build(toy_config(init_from=str(tmp_path / 'first'), options={'channels': 8}))
+    assert torch.equal(wider.network[2].bias, weights['network.2.bias'])
+    with pytest.raises(ConfigError, match='no sound checkpoint'):
+        build(toy_config(init_from=str(tmp_path / 'absent')))
+    with pytest.raises(ConfigError, match='no weight of'):
+        build(tiny_supervised(toy_config, tmp_path / 'first'))
+
+
+def tiny_supervised(make, init_from):
+    return make(objective='supervised', options={'weights': 'random'}, init_from=str(init_from))
+
+
+@pytest.mark.slow
+def test_several_processes_train_one_model(tiny_drive, tmp_path):
+    yaml = tmp_path / 'run.yaml'
+    yaml.write_text(
+        'name: tiny\nlicence: Apache-2.0\noptions: {weights: random}\nbatch: 1\nsteps: 2\n'
+        'threads: 1\ndevices: 2\ngroups: {plane: {height: 32, width: 32}}\n'
+        f'sources: [{{dataset: drive, path: {tiny_drive}, group: plane}}]\n')
+    ended = subprocess.run(
+        [sys.executable, '-m', 'hybrid_depth_training', 'train', '--run', str(yaml), '--out',
+         str(tmp_path / 'run')], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        check=False, env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})
+    assert ended.returncode == 0, ended.stderr
+    assert checkpoint.load(tmp_path / 'run' / 'step_000002')[0] == 2
+    assert [row['step'] for row in rows_of(tmp_path / 'run') if 'validation' not in row] == [2]
 
 
 def test_killed_run_goes_on_from_its_last_checkpoint(tiny_config, tiny_drive, tmp_path):
     yaml = tmp_path / 'run.yaml'
     yaml.write_text(
-        'name: tiny\nlicence: Apache-2.0\nweights: random\nbatch: 2\nsteps: 100000\nthreads: 1\n'
-        'checkpoint_every: 2\nvalidate_every: 100000\ngroups: {plane: {height: 64, width: 96}}\n'
+        'name: tiny\nlicence: Apache-2.0\noptions: {weights: random}\nbatch: 2\nsteps: 100000\n'
+        'threads: 1\ncheckpoint_every: 2\nvalidate_every: 100000\n'
+        'groups: {plane: {height: 64, width: 96}}\n'
         f'sources: [{{dataset: drive, path: {tiny_drive}, group: plane}}]\n')
     run = tmp_path / 'run'
     process = subprocess.Popen(
@@ -95,17 +282,14 @@ def test_killed_run_goes_on_from_its_last_checkpoint(tiny_config, tiny_drive, tm
     assert train(config, run).name == f'step_{step + 2:06d}'
 
 
-def test_learning_rate_rises_then_falls_to_zero(tiny_config):
-    config = tiny_config(steps=100, warmup_steps=10)
-    factors = [learning_rate_factor(step, config) for step in range(101)]
-    assert factors[9] == max(factors) == pytest.approx(1.0)
-    assert factors[0] == pytest.approx(0.1)
-    assert factors[100] == pytest.approx(0.0)
-
-
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'steps': 0}, 'steps'),
     ({'groups': {}}, 'groups'),
+    ({'schedule': 'linear'}, 'onecycle'),
+    ({'precision': 'fp8'}, 'bf16-mixed'),
+    ({'devices': 0}, 'devices'),
+    ({'workers': -1}, 'workers'),
+    ({'clip_norm': 0.0}, 'clip_norm'),
 ])
 def test_impossible_runs_are_refused(tiny_config, changes, message):
     with pytest.raises(ConfigError, match=message):
@@ -113,26 +297,8 @@ def test_impossible_runs_are_refused(tiny_config, changes, message):
 
 
 def test_network_size_must_fit_the_encoder(tiny_config):
-    from hybrid_depth_training.config import GroupConfig
     with pytest.raises(ConfigError, match='multiples of 32'):
         tiny_config(groups={'plane': GroupConfig(60, 96)})
-
-
-def test_unknown_dataset_is_named(tiny_config, tiny_drive):
-    from hybrid_depth_training.config import SourceConfig
-    config = tiny_config(sources=[SourceConfig('nuscenes', str(tiny_drive), 'plane')])
-    with pytest.raises(ConfigError, match='nuscenes'):
-        DataMix(config)
-
-
-def test_shipped_configurations_parse():
-    from hybrid_depth_training.__main__ import _train_parser
-    files = sorted((ROOT / 'config' / 'training').glob('*.yaml'))
-    assert files
-    for file in files:
-        parser = _train_parser()
-        options = parser.instantiate(parser.parse_args(['--run', str(file), '--out', 'runs/x']))
-        assert options.run.name == file.stem
 
 
 def test_unknown_key_is_an_error(tmp_path, capsys):

@@ -1,0 +1,20 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Short pieces of the real recordings, for tests that have no time for the whole."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def excerpt(source: Path, target: Path, frames: Sequence[int]) -> Path:
+    """Make a KITTI odometry folder of some frames of another."""
+    for name in ('image_0', 'image_1'):
+        (target / name).mkdir(parents=True)
+        images = sorted((source / name).iterdir())
+        for frame in frames:
+            (target / name / images[frame].name).symlink_to(images[frame])
+    (target / 'calib_P0_P1.txt').write_text((source / 'calib_P0_P1.txt').read_text())
+    poses = (source / 'poses.txt').read_text().splitlines()
+    (target / 'poses.txt').write_text('\n'.join(poses[frame] for frame in frames) + '\n')
+    return target
