@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import functools
 
+import cv2
 import numpy as np
 
 from hybrid_depth.preprocess import camera_to_content, NetworkView
@@ -87,7 +88,10 @@ def _view(depth: np.ndarray, source_T_target: np.ndarray, rays: np.ndarray,
     cell = v[sees].astype(np.intp) // 2 * half_width + u[sees].astype(np.intp) // 2
     nearest = np.full((height + 1) // 2 * half_width, np.inf, np.float32)
     np.minimum.at(nearest, cell, source_z[sees])
-    sees[sees] = source_z[sees] <= nearest[cell] * np.float32(hidden_ratio)
+    # ground fills a cell with several depths: what is just above or below here hides nothing there
+    beside = cv2.erode(np.where(sees, source_z, np.float32(np.inf)), np.ones((7, 3), np.uint8))
+    before = nearest[cell]
+    sees[sees] = (source_z[sees] <= before * np.float32(hidden_ratio)) | (beside[sees] <= before)
     return sees, parallax
 
 

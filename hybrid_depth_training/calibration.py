@@ -46,7 +46,7 @@ def calibrate(run: Path) -> SigmaScale:
                 if not unseen or name in unseen}
     if not held_out:
         raise ConfigError(f'{run} holds nothing out to calibrate sigma on; set hold_out')
-    measured_on = ', '.join(held_out)
+    measured_on = f'{", ".join(held_out)}, by the run {run.name}'
     if not isinstance(network, PosedDepth):
         return SigmaScale(single=_factor(held_out, lambda batch: network(batch['image'],
                                                                          batch['K'])),

@@ -170,9 +170,14 @@ class Bench:
         self.until(lambda: self.drops().get(reason, 0) == before + 1)
         assert len(self.received['depth/image']) == count
 
-    def diagnosed(self, condition: Callable[[Any, dict[str, str]], bool]) -> None:
-        """Wait for a diagnostic status, with its values as a dictionary, that fits."""
-        seen = len(self.diagnostics)
+    def diagnosed(self, condition: Callable[[Any, dict[str, str]], bool],
+                  since: int | None = None) -> None:
+        """
+        Wait for a diagnostic status, with its values as a dictionary, that fits.
+
+        ``since``: the length of ``diagnostics`` from which on they count, default: now.
+        """
+        seen = len(self.diagnostics) if since is None else since
         self.until(lambda: any(
             condition(status, {entry.key: entry.value for entry in status.values})
             for status in self.diagnostics[seen:]), 5.0)

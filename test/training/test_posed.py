@@ -87,8 +87,8 @@ def test_a_shift_by_whole_cells_is_found_at_its_plane_alone():
     similar, _, _ = compare(target, [shifted(target, 2)], [motion(x=-0.5)])
     inner = similar[0, :, :, 2:-2]
     assert (inner.argmax(0) == TRUE).all()
-    # the nearest cell of a grid twice as fine: at least 0.75 of it is the right one
-    assert inner[TRUE].min() > 0.6
+    # the nearest cell of a grid twice as fine: 9 / 16 of it are of the right one
+    assert inner[TRUE].min() > 0.4
     assert inner[[0, 1, 3, 4]].mean((1, 2)).max() < 0.3  # of a plane that is a cell beside it
     # the motion the other way finds nothing
     wrong, _, _ = compare(target, [shifted(target, 2)], [motion(x=0.5)])
