@@ -20,7 +20,6 @@ what is finished is not trained again.
 """
 from __future__ import annotations
 
-from argparse import ArgumentError
 from collections.abc import Mapping
 from dataclasses import asdict
 import json
@@ -30,12 +29,11 @@ from pathlib import Path
 import time
 from typing import Any
 
-from jsonargparse import ArgumentParser
 import yaml
 
 from hybrid_depth.errors import ConfigError
 from hybrid_depth_training import checkpoint
-from hybrid_depth_training.config import TrainConfig
+from hybrid_depth_training.config import make_config, TrainConfig
 from hybrid_depth_training.describe import describe
 from hybrid_depth_training.train import train
 
@@ -114,7 +112,8 @@ def resolve(name: str, stages: Mapping[str, Row],
                 raise ConfigError(f'variant {name} takes stage {stage} from {owner}, which has no '
                                   'such stage of its own')
         if changes is not None:
-            resolved[stage] = owner, _config(merge(settings, changes), f'{name}, stage {stage}')
+            resolved[stage] = owner, make_config(
+                merge(settings, changes), f'variant {name}, stage {stage}')
     return resolved
 
 
@@ -125,16 +124,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
-
-
-def _config(settings: Mapping[str, Any], label: str) -> TrainConfig:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(TrainConfig, 'run')
-    try:
-        config: TrainConfig = parser.instantiate(parser.parse_object({'run': settings})).run
-    except (ArgumentError, TypeError) as error:
-        raise ConfigError(f'variant {label}: {error}') from error
-    return config
 
 
 def _train_variant(name: str, stages: Mapping[str, tuple[str, TrainConfig]], runs: Path) -> Row:

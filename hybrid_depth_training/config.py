@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+import yaml
 
 from hybrid_depth.errors import ConfigError
 from hybrid_depth_training.augment import AugmentConfig
@@ -174,3 +177,23 @@ class TrainConfig:
             raise ConfigError(f'clip_norm is {self.clip_norm}; expected more than 0')
         if self.devices < 1 and self.devices != -1:
             raise ConfigError(f'devices is {self.devices}; expected 1 or more, or -1 for all')
+
+
+def make_config(settings: object, where: str) -> TrainConfig:
+    """Build a configuration from plain values. Raises ConfigError naming ``where`` they are."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainConfig, 'run')
+    try:
+        config: TrainConfig = parser.instantiate(parser.parse_object({'run': settings})).run
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ConfigError(f'{where} is no configuration of a training run: {error}') from error
+    return config
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read the training YAML at ``path``. Raises ConfigError."""
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f'{path} cannot be read as a training YAML: {error}') from error
+    return make_config(settings, str(path))

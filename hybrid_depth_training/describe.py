@@ -14,14 +14,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-import yaml
 
-from hybrid_depth.errors import ConfigError
-from hybrid_depth_training.config import GroupConfig, TrainConfig
+from hybrid_depth_training.config import GroupConfig, read_config, TrainConfig
 from hybrid_depth_training.models.encoders.vit import explicit_attention
 from hybrid_depth_training.models.hybrid import HybridDepth
 from hybrid_depth_training.objectives import make_objective
@@ -74,15 +71,7 @@ def describe(config: TrainConfig) -> dict[str, Any]:
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Describe what the training YAML ``path`` would train. Raises ConfigError."""
-    try:
-        values = yaml.safe_load(path.read_text())
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(TrainConfig, 'run')
-        config = parser.instantiate(parser.parse_object({'run': values})).run
-    except (OSError, yaml.YAMLError, ArgumentError) as error:
-        raise ConfigError(f'{path} cannot be read as the configuration of a training run: {error}'
-                          ) from error
-    return describe(config)
+    return describe(read_config(path))
 
 
 def _inputs(network: nn.Module, group: GroupConfig) -> list[torch.Tensor]:

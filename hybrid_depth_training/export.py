@@ -18,7 +18,6 @@ import onnx
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 its usual name
-import yaml
 
 from hybrid_depth.contract import METADATA_KEY, ModelSpec, SCHEMA
 from hybrid_depth.drives.synthetic import open_drive
@@ -27,7 +26,7 @@ from hybrid_depth.runtime.ort import open_backend
 from hybrid_depth_training import checkpoint, losses
 from hybrid_depth_training.calibration import SigmaScale
 from hybrid_depth_training.card import validation_rows, write_card
-from hybrid_depth_training.config import TrainConfig
+from hybrid_depth_training.config import read_config, TrainConfig
 from hybrid_depth_training.models.compact import MAX_DEPTH_M, MIN_DEPTH_M
 from hybrid_depth_training.models.posed import FEATURE_STRIDE, PosedDepth
 from hybrid_depth_training.objectives import make_objective
@@ -184,14 +183,10 @@ def trained_on_labels(config: TrainConfig) -> tuple[str, ...]:
 
 def load_config(run: Path) -> TrainConfig:
     """Read the resolved configuration that a run left in its folder. Raises ConfigError."""
-    from jsonargparse import ArgumentParser
     path = run / 'config.yaml'
     if not path.is_file():
         raise ConfigError(f'{run} is no training run: there is no {path.name} in it')
-    parser = ArgumentParser()
-    parser.add_class_arguments(TrainConfig, 'run')
-    config = parser.parse_object({'run': yaml.safe_load(path.read_text())})
-    return parser.instantiate(config).run
+    return read_config(path)
 
 
 def load_model(run: Path, config: TrainConfig) -> tuple[int, nn.Module]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 import logging
+import math
 from pathlib import Path
 import time
 from typing import Any
@@ -190,8 +191,14 @@ def validate(objective: Objective, validation: list[tuple[str, list[Batch]]],
         figures = [objective.validate(fabric.to_device(batch) if fabric else batch)
                    for batch in batches]
         rows.append({'validation': name, 'frames': len(batches),
-                     **{key: float(np.mean([f[key] for f in figures])) for key in figures[0]}})
+                     **{key: _mean([f[key] for f in figures]) for key in figures[0]}})
     return rows
+
+
+def _mean(values: list[float]) -> float | None:
+    """Mean over the views that have such a figure: NaN is none, as without truth or source."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else None
 
 
 def _resume(run: Path, config: TrainConfig, fabric: Fabric, objective: Objective,

@@ -8,7 +8,7 @@ import pytest
 
 from hybrid_depth.keyframes import angle_deg, is_jump, is_rigid, KeyframeRules, Keyframes, Source
 
-RULES = KeyframeRules()
+RULES = KeyframeRules(store_baseline=0.03, short_baseline=0.08, long_baseline=0.25)
 DEPTH_M = 10.0
 U, V = np.meshgrid(np.linspace(-0.8, 0.8, 40), np.linspace(-0.25, 0.25, 12))
 RAYS = np.stack([U, V], axis=-1).astype(np.float32)

@@ -98,14 +98,14 @@ def test_laplace_errors_want_the_ratio_of_the_scales(held_out, factor):
     held_out({'a': [view(factor * B, 0), view(factor * B, 1)]})
     found = calibrate(RUN)
     assert found.single == pytest.approx(factor, rel=0.01)
-    assert (found.posed, found.measured_on) == (1.0, 'a')
+    assert (found.posed, found.measured_on) == (1.0, 'a, by the run run')
 
 
 def test_median_over_the_sources_decides_not_their_frames(held_out):
     held_out({'a': [view(B)], 'b': [view(2 * B)], 'c': [view(9 * B, seed) for seed in range(3)]})
     found = calibrate(RUN)
     assert found.single == pytest.approx(2.0, rel=0.01)
-    assert found.measured_on == 'a, b, c'
+    assert found.measured_on == 'a, b, c, by the run run'
 
 
 def test_sources_that_were_never_seen_decide_alone(held_out):
@@ -113,7 +113,7 @@ def test_sources_that_were_never_seen_decide_alone(held_out):
     held_out(batches, unseen=['unseen'])
     found = calibrate(RUN)
     assert found.single == pytest.approx(4.0, rel=0.01)
-    assert found.measured_on == 'unseen'
+    assert found.measured_on == 'unseen, by the run run'
 
 
 def test_nothing_held_out_is_an_error(held_out):
@@ -161,7 +161,7 @@ def test_sigma_of_a_run_holds_on_what_it_held_out(tiny_config, tmp_path):
     train(tiny_config(steps=2), run)
     scale = calibrate(run)
     config = export_module.load_config(run)
-    assert scale.measured_on == config.sources[0].label
+    assert scale.measured_on.startswith(config.sources[0].label)
     _, network = export_module.load_model(run, config)
     graph = export_module.make_exported(network, scale)
     ((_, batches),) = views.DataMix(config).validation()
