@@ -54,6 +54,8 @@ def table(summary: Mapping[str, Any]) -> str:
          ' / '.join(text(latency[key]) for key in ('p50', 'p95', 'p99')) + ' ms'),
         ('rate', text(summary['rate_hz'], ' Hz')),
         ('share with odometry', text(summary['posed_share'])),
+        ('ms by stage', ', '.join(f'{name} {value:g}'
+                                  for name, value in summary['stages_ms'].items()) or '-'),
         ('model', summary['model']),
         ('backend', summary['backend']),
     ]

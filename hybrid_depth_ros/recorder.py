@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import json
 from pathlib import Path
 import signal
+import statistics
 import sys
 import tempfile
 import threading
@@ -71,6 +72,7 @@ class Recorder(Node):
         self.wrong: list[str] = []
         self.pictured: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # stamp -> sigma, points
         self.status: dict[str, str] = {}
+        self.stages: list[dict[str, float]] = []  # milliseconds by stage, one for each status
         self.last_message_s = time.monotonic()
         self._scratch = scratch
         self._picture_every = max(1, -(-frames // PICTURED_FRAMES))
@@ -103,6 +105,9 @@ class Recorder(Node):
             values = {value.key: value.value for value in status.values}
             if 'frames_processed' in values and self._node_name in status.name:
                 self.status = values
+                stages = stages_of(values)
+                if stages:
+                    self.stages.append(stages)
 
     def _taker(self, topic: str):
         def take(message: Any) -> None:
@@ -196,6 +201,20 @@ def drops_of(status: dict[str, str]) -> dict[str, int]:
             if key.startswith(prefix) and int(value)}
 
 
+def stages_of(status: dict[str, str]) -> dict[str, float]:
+    """Return stage -> milliseconds of the node's latest frame, empty before the first."""
+    prefix = 'stage_ms.'
+    return {key[len(prefix):]: float(value) for key, value in status.items()
+            if key.startswith(prefix)}
+
+
+def stage_medians(stages: list[dict[str, float]]) -> dict[str, float]:
+    """Return stage -> median milliseconds over the statuses (one a second) that have it."""
+    names = dict.fromkeys(name for row in stages for name in row)
+    return {name: round(statistics.median(row[name] for row in stages if name in row), 2)
+            for name in names}
+
+
 def posed_share(status: dict[str, str]) -> float | None:
     """Return the share of frames that odometry took part in, None where nothing came out."""
     text = status.get('posed_share', '')
@@ -225,7 +244,8 @@ def summarise(recorder: Recorder, report: dict, accuracy: dict | None) -> dict[s
         'latency_ms': latency_percentiles(latencies), 'rate_hz': rate_hz(arrivals),
         'accuracy': accuracy, 'model': recorder.status.get('model', 'unknown'),
         'backend': recorder.status.get('backend', 'unknown'),
-        'posed_share': posed_share(recorder.status), 'versions': versions(),
+        'posed_share': posed_share(recorder.status),
+        'stages_ms': stage_medians(recorder.stages), 'versions': versions(),
         'problems': problems}
 
 

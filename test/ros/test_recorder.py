@@ -137,7 +137,7 @@ def test_accounting_of_frames():
 def fake_recorder(stamps: list[int], status: dict) -> SimpleNamespace:
     records = {stamp: recorder.Record(dict.fromkeys(recorder.OUTPUTS), stamp + 20_000_000, True)
                for stamp in stamps}
-    return SimpleNamespace(records=records, status=status, wrong=[])
+    return SimpleNamespace(records=records, status=status, stages=[], wrong=[])
 
 
 STATUS = {'frames_received': '4', 'frames_processed': '4', 'model': 'tiny', 'backend': 'some'}
@@ -149,10 +149,11 @@ def test_summary_of_a_good_run():
     summary = recorder.summarise(fake_recorder(stamps, STATUS), report, None)
     assert set(summary) == {
         'frames_published', 'frames_processed', 'drops', 'latency_ms', 'rate_hz', 'accuracy',
-        'model', 'backend', 'posed_share', 'versions', 'problems'}
+        'model', 'backend', 'posed_share', 'stages_ms', 'versions', 'problems'}
     assert (summary['frames_published'], summary['frames_processed']) == (4, 4)
     assert summary['latency_ms'] == {'p50': 20.0, 'p95': 20.0, 'p99': 20.0}
     assert summary['rate_hz'] == pytest.approx(10.0)
+    assert summary['stages_ms'] == {}
     assert summary['posed_share'] is None  # the status of this test says nothing of it
     assert summary['problems'] == []
     text = accounting.table(summary)
@@ -205,3 +206,11 @@ def test_time_message_round_trip():
 @pytest.mark.parametrize(('text', 'share'), [('0.97', 0.97), ('1.00', 1.0), ('none yet', None)])
 def test_share_of_frames_with_odometry(text: str, share: float | None) -> None:
     assert recorder.posed_share({'posed_share': text}) == share
+
+
+def test_medians_of_the_stages_that_the_node_reports():
+    statuses = [{'stage_ms.inference': text, 'drops.replaced': '1'} for text in ('9', '20', '30')]
+    stages = [recorder.stages_of(status) for status in statuses]
+    assert recorder.stage_medians([*stages, {'publish': 4.0}]) == {'inference': 20.0,
+                                                                    'publish': 4.0}
+    assert recorder.stages_of({'stage': '3'}) == {}
