@@ -389,5 +389,5 @@ def test_more_trust_in_the_single_frame_pulls_the_joint_opinion_to_it(network):
                                   *inputs)
             joint = F.avg_pool2d(found.log_depth, 4)
             distance.append(float((joint - alone).abs().mean()))
-    assert distance[0] < distance[1] <= distance[2] + 1e-3
+    assert 2 * distance[0] < min(distance[1:])
     assert distance[0] < 0.1  # of a plane: they are 0.09 apart
