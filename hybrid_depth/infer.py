@@ -28,9 +28,10 @@ def infer(drive_path: str, out: Path, config: PipelineConfig, limit: int = 0,
     Run the pipeline over the drive at ``drive_path`` and write what comes out into ``out``.
 
     ``depth/NAME.npy`` and ``sigma/NAME.npy`` (H, W) float32 metres, ``preview/NAME.png`` and
-    ``summary.json``, which is returned too. A file is written whole or not at all. ``limit`` 0
-    means every frame; ``on_frame(done, total)`` is told of each. A frame that cannot be used is
-    counted under ``drops``. Raises HybridDepthError where drive, model or ``out`` cannot be used.
+    ``summary.json``, which is returned too. A file is written whole or not at all. The poses of
+    the drive serve as odometry. ``limit`` 0 means every frame; ``on_frame(done, total)`` is told
+    of each. A frame that cannot be used is counted under ``drops``. Raises HybridDepthError where
+    drive, model or ``out`` cannot be used.
     """
     drive = open_drive(drive_path)
     _check_out(out, drive)
@@ -41,18 +42,20 @@ def infer(drive_path: str, out: Path, config: PipelineConfig, limit: int = 0,
     accuracy = AccuracyTable(config.max_depth_m)
     latencies: list[float] = []
     drops: dict[str, int] = {}
+    posed = 0
     try:
         for index in range(count):
             frame = drive.frame(index)
             try:
                 if not latencies:
                     pipeline.warm_up(frame.camera)
-                result = pipeline.run(
-                    Frame(frame.image_rgb, frame.stamp_ns, drive.name, frame.camera))
+                result = pipeline.run(Frame(frame.image_rgb, frame.stamp_ns, drive.name,
+                                            frame.camera, frame.world_T_camera))
             except BadFrame as bad:
                 drops[bad.reason] = drops.get(bad.reason, 0) + 1
                 continue
             latencies.append(result.timings_ms['total'])
+            posed += result.mode == 'posed'
             _write_frame(out, frame, result, config.max_depth_m)
             if frame.depth_m is not None and frame.depth_m.shape == result.depth_m.shape:
                 accuracy.add(result.depth_m, frame.depth_m)
@@ -61,6 +64,7 @@ def infer(drive_path: str, out: Path, config: PipelineConfig, limit: int = 0,
         pipeline.close()
     summary = {
         'drive': drive.name, 'frames': count, 'frames_processed': len(latencies), 'drops': drops,
+        'posed_share': round(posed / len(latencies), 3) if latencies else None,
         'latency_ms': latency_percentiles(latencies), 'accuracy': accuracy.result(),
         'model': pipeline.spec.name, 'backend': pipeline.backend_description,
         'versions': versions()}

@@ -198,8 +198,9 @@ def test_features_fed_back_give_what_torch_gives(runs, models, size):
         for name, values in zip(graph.outputs, expected, strict=True):
             values = values.numpy()
             difference = np.abs(found[name] - values) / np.maximum(np.abs(values), 0.1)
-            # to a network that has hardly learned many planes are as good as the best
-            share = 0.5 if name == 'matched_depth' else 0.99
+            # to a network that has hardly learned many planes are as good as the best, and the
+            # last bit decides; what rests on that choice agrees in most places only
+            share = {'matched_depth': 0.5, 'depth': 0.9, 'sigma': 0.9}.get(name, 0.99)
             assert np.quantile(difference, share) < 1e-3, name
         # what is compared are no limits
         assert np.mean((found['depth'] > 0.2) & (found['depth'] < 150)) > 0.9

@@ -274,6 +274,17 @@ def test_losses_of_a_step_are_the_same_again_and_other_steps_err_otherwise():
     assert first == again != other
 
 
+@pytest.mark.parametrize('key', ['doubt', 'pose_noise_deg', 'pose_noise'])
+@torch.no_grad()
+def test_every_kind_of_error_is_put_in(key):
+    batch = painted_batch()
+    clean = {'doubt': 0.0, 'pose_noise_deg': 0.0, 'pose_noise': 0.0}
+    for options, differ in ((clean, False), ({**clean, key: 1.0}, True)):
+        objective = posed(**options).eval()
+        first, other = (float(objective.loss(batch, step)['nll']) for step in (3, 4))
+        assert (first != other) == differ
+
+
 def test_validation_tells_the_refinement_from_the_single_frame():
     objective, batch = posed().eval(), painted_batch()
     with torch.no_grad():
