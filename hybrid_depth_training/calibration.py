@@ -70,11 +70,15 @@ def _factor(held_out: dict[str, list[Batch]],
     """Return the median over the sources of the factor that each wants."""
     factors = []
     for name, batches in held_out.items():
-        ratios = [error_per_sigma(*predicted, batch['depth_m']) for batch in batches
-                  if (predicted := predict(batch)) is not None]
-        if ratios:
-            factors.append(float(np.quantile(np.concatenate(ratios), SIGMA_SHARE)))
+        ratios = np.concatenate([np.zeros(0, np.float32)] + [
+            error_per_sigma(*predicted, batch['depth_m']) for batch in batches
+            if (predicted := predict(batch)) is not None])
+        if ratios.size:
+            factors.append(float(np.quantile(ratios, SIGMA_SHARE)))
             _log.info('sigma of %s wants a factor of %.2f', name, factors[-1])
+    if not factors:
+        raise ConfigError(f'no held-out frame of {", ".join(held_out)} has truth, and a source '
+                          'where one is needed; sigma cannot be calibrated on them')
     return float(np.median(factors))
 
 

@@ -112,6 +112,8 @@ class TrainConfig:
     """Settings of the objective: see its Options"""
     neighbours: NeighbourConfig = field(default_factory=NeighbourConfig)
     """Other frames of the recording that come with each sample"""
+    deploy_pixels: int = 0
+    """Pixels of the network on the robot, what it costs there; 0 = those of the widest group"""
     init_from: str = ''
     """Run whose newest checkpoint gives the first weights, as far as names and shapes agree"""
     steps: int = 4000

@@ -102,7 +102,8 @@ def export(run: Path, out: Path, sigma: SigmaScale) -> Path:
     trained_on = trained_on_labels(config)
     spec = ModelSpec(
         name=config.name, schema=SCHEMA, kind='posed' if posed else 'single_frame',
-        size_multiple=network.size_multiple, pixels=street.height * street.width,
+        size_multiple=network.size_multiple,
+        pixels=config.deploy_pixels or street.height * street.width,
         min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M, licence=config.licence,
         trained_on=trained_on, **posed)
     out.mkdir(parents=True, exist_ok=True)
@@ -164,23 +165,31 @@ def initial_weights(config: TrainConfig) -> str:
 
 def commands(config: TrainConfig, out: Path) -> list[str]:
     """Return the commands that make this model from nothing, in order."""
-    names = [config.name]
-    before = config.options.get('single_from') or config.init_from
-    if before:
-        names.insert(0, Path(before).name)
     train = [f'python -m hybrid_depth_training train --run config/training/{name}.yaml '
-             f'--out runs/{name}' for name in names]
+             f'--out runs/{name}' for name in (*run_names(config), config.name)]
     return [*train, f'python -m hybrid_depth_training export runs/{config.name} --out '
                     f'hybrid_depth/models/{out.name} --calibrate_on runs/{config.name}_unseen']
 
 
+def runs_before(config: TrainConfig) -> list[Path]:
+    """Return the folders of the runs that this one took weights from."""
+    named = (config.init_from, *(config.options.get(key)
+                                 for key in ('single_from', 'refinement_from')))
+    return [Path(name) for name in named if name]
+
+
+def run_names(config: TrainConfig) -> list[str]:
+    """Return the names of all runs that must be there before this one, first things first."""
+    names = [name for run in runs_before(config) for name in (*run_names(load_config(run)),
+                                                              run.name)]
+    return list(dict.fromkeys(names))
+
+
 def trained_on_labels(config: TrainConfig) -> tuple[str, ...]:
-    """Name everything the weights have seen, that of the run they were started from included."""
+    """Name everything the weights have seen, that of the runs they were started from included."""
     seen = [source.label for source in config.sources if source.hold_out < 1 and source.weight > 0]
-    for before in (config.init_from, *(config.options.get(key) for key in
-                                       ('single_from', 'refinement_from'))):
-        if before:
-            seen += trained_on_labels(load_config(Path(before)))
+    for run in runs_before(config):
+        seen += trained_on_labels(load_config(run))
     return tuple(dict.fromkeys(seen))
 
 
@@ -276,16 +285,19 @@ def as_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
     (opset,) = (entry for entry in model.opset_import if entry.domain == '')
     if opset.version == OPSET:
         return model
+    if opset.version != 18:
+        raise ContractError(f'the graph is of opset {opset.version}; expected 18 or {OPSET}')
     constants = {value.name: onnx.numpy_helper.to_array(value)
                  for value in model.graph.initializer}
     for node in model.graph.node:
-        if opset.version != 18 or onnx.defs.get_schema(node.op_type, 18).since_version < 18:
+        if onnx.defs.get_schema(node.op_type, 18).since_version < 18:
             continue
         for attribute in list(node.attribute):
             if (attribute.name, onnx.helper.get_attribute_value(attribute)) in _NEW_DEFAULTS:
                 node.attribute.remove(attribute)
         attributes = {attribute.name for attribute in node.attribute}
-        if node.op_type.startswith('Reduce') and len(node.input) == 2 \
+        if node.op_type.startswith('Reduce') and 'noop_with_empty_axes' not in attributes \
+                and len(node.input) == 2 \
                 and node.input[1] in constants:
             axes = constants[node.input[1]].tolist()
             del node.input[1]

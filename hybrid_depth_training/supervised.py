@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812 its usual name
 
 from hybrid_depth.errors import ConfigError
@@ -121,13 +122,16 @@ class PosedSupervised(Objective):
         # the weights come from a run or, at export, from this one's own checkpoint
         single = replace(self.settings, weights='random', dino_weights='random').build()
         if self.settings.single_from:
-            single.load_state_dict(network_weights(Path(self.settings.single_from)))
+            fill(single, network_weights(Path(self.settings.single_from)),
+                 f'single_from: {self.settings.single_from}')
         single.requires_grad_(False)
         self.network = PosedDepth(single)
         if self.settings.refinement_from:
             weights = network_weights(Path(self.settings.refinement_from))
-            self.network.load_state_dict({key: value for key, value in weights.items()
-                                          if not key.startswith('single.')}, strict=False)
+            own = {f'single.{key}': value for key, value in single.state_dict().items()}
+            fill(self.network, {key: value for key, value in weights.items()
+                                if not key.startswith('single.')} | own,
+                 f'refinement_from: {self.settings.refinement_from}')
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         scalars = [self.network.temperature, self.network.opinion]
@@ -170,7 +174,7 @@ class PosedSupervised(Objective):
         log_truth = torch.where(mask, log_truth, torch.zeros_like(log_truth))
         step = planes[0, 1, 0, 0] - planes[0, 0, 0, 0]
         wanted = torch.softmax(-((planes - log_truth) / step) ** 2, dim=1)
-        entropy = -(wanted * posed.match_log_p).sum(1, keepdim=True)
+        entropy = -(wanted * torch.log_softmax(posed.match_logits, dim=1)).sum(1, keepdim=True)
         count = mask.sum().clamp(min=1)
         right = ((posed.matched_log_depth.detach() - log_truth).abs()
                  < TRUSTED_LOG_ERROR).to(entropy.dtype)
@@ -275,6 +279,14 @@ def at_stride_4(depth_m: torch.Tensor) -> torch.Tensor:
     near = -F.max_pool2d(torch.where(has_range, -log_depth, nothing), 4)
     middle = torch.where(far - near < ONE_SURFACE, (far + near) / 2, near)
     return torch.where(torch.isfinite(middle), middle, torch.full_like(middle, math.nan))
+
+
+def fill(network: nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:
+    """Load all weights of ``network``. Raises ConfigError naming ``where`` they do not fit."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigError(f'{where} holds another kind of network: {str(error)[:300]}') from error
 
 
 def network_weights(run: Path) -> dict[str, torch.Tensor]:

@@ -26,6 +26,7 @@ FEATURE_STRIDE = 4
 PLANES = 64
 NEAR_M, FAR_M = 0.4, 100.0  # of the candidate depths, spaced evenly in log depth
 _GROUPS = 4
+_CHUNK = 16  # planes that are looked up at a time
 _WINDOW = 2  # planes on either side of the best that count as the same hypothesis
 _OVERSAMPLE = 2  # source features are looked up on a grid so much finer: rounding to the nearest
 # cell then costs an eighth of a matching pixel on average and is ten times faster than
@@ -38,7 +39,7 @@ class Posed(NamedTuple):
     log_depth: torch.Tensor  # (B, 1, H, W)
     log_b: torch.Tensor  # (B, 1, H, W)
     features: torch.Tensor  # (B, C, h, w), a later frame's source
-    match_log_p: torch.Tensor  # (B, PLANES, h, w): over the planes, by matching alone
+    match_logits: torch.Tensor  # (B, PLANES, h, w): over the planes, by matching alone
     matched_log_depth: torch.Tensor
     match_trust: torch.Tensor  # logit of the probability that matching alone is within 10 %
 
@@ -124,24 +125,22 @@ class PosedDepth(nn.Module):
         logits = self.volume(volume, at_quarter) * any_valid
         log_depth, log_b = F.avg_pool2d(single.log_depth, 2), F.avg_pool2d(single.log_b, 2)
         prior = -(self.log_planes - log_depth).abs() * torch.exp(self.opinion - log_b)
-        log_p = torch.log_softmax(logits, dim=1)
-        matched, matched_mass = local_mean(log_p, self.log_planes)
-        joint, joint_mass = local_mean(
-            torch.log_softmax(log_p + prior.clamp(min=-12), dim=1), self.log_planes)
-        offset = (joint - log_depth).clamp(-2, 2)
+        matched = peak(logits, self.log_planes)
+        joint = peak(logits + prior.clamp(min=-12), self.log_planes)
+        offset = (joint.log_depth - log_depth).clamp(-2, 2)
         evidence = torch.cat([
-            offset * joint_mass, joint_mass, (matched - log_depth).clamp(-2, 2) * matched_mass,
-            matched_mass, entropy(log_p), log_b, in_view,
-            slopes(log_depth)], dim=1)
+            offset * joint.mass, joint.mass,
+            (matched.log_depth - log_depth).clamp(-2, 2) * matched.mass, matched.mass,
+            matched.entropy, log_b, in_view, slopes(log_depth)], dim=1)
         correction = self.fusion(at_quarter, evidence)
-        offset = joint_mass * offset + correction[:, :1]
+        offset = joint.mass * offset + correction[:, :1]
         change = double(torch.cat([offset, correction[:, 1:2]], dim=1))
         change = change + self.refine(
             torch.cat([at_half, change, slopes(single.log_depth)], dim=1))
         change = change * any_valid
         return Posed(double(single.log_depth + change[:, :1]),
                      double((single.log_b + change[:, 1:]).clamp(*LOG_SIGMA_RANGE)),
-                     features, log_p, matched, correction[:, 2:])
+                     features, logits, matched.log_depth, correction[:, 2:])
 
 
 def slopes(log_depth: torch.Tensor) -> torch.Tensor:
@@ -172,6 +171,7 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
     blocks = (height // 2) * (width // 2)
     planes = planes_m.shape[1]
     depths = planes_m.view(1, 1, -1)
+    chunks = [depths[:, :, start:start + _CHUNK] for start in range(0, planes, _CHUNK)]
     # The h w cells are kept in the order (row in block, column in block, block), so that the
     # volume comes out folded without moving it again.
     rays = folded(rays_at_stride(K, height, width))  # (B, 3, h w)
@@ -179,34 +179,37 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
     by_group = torch.eye(_GROUPS, device=features.device, dtype=features.dtype) \
         .repeat_interleave(channels // _GROUPS, dim=0)
     target = folded(features * temperature).transpose(1, 2).reshape(-1, channels, 1) * by_group
-    total = features.new_zeros(batch * height * width, planes, _GROUPS)
-    seen = features.new_zeros(batch, height * width, planes)
+    total, seen = [0.0] * len(chunks), [0.0] * len(chunks)
     scale = _OVERSAMPLE / FEATURE_STRIDE
     for index in range(source_features.shape[1]):
         R, t = source_T_target[:, index, :3, :3], source_T_target[:, index, :3, 3:]
         # K (R ray z + t) for all planes z: one small product, then a sum
         moved, shift = (K @ R) @ rays, K @ t  # (B, 3, h w), (B, 3, 1)
-        x, y, z = (moved[:, i, :, None] * depths + shift[:, i, :, None] for i in range(3))
-        front = z > 0.05
-        z = z.clamp(min=0.05)
-        # full-resolution pixel u -> fine grid: (u + 0.5) * scale - 0.5
-        u = torch.round((x / z + 0.5) * scale - 0.5)
-        v = torch.round((y / z + 0.5) * scale - 0.5)
-        inside = front & (u >= 0) & (u <= fine[1] - 1) & (v >= 0) & (v <= fine[0] - 1)
         table = F.interpolate(source_features[:, index] * source_valid[:, index].view(-1, 1, 1, 1),
                               scale_factor=float(_OVERSAMPLE), mode='bilinear',
                               align_corners=False)
         table = table.flatten(2).transpose(1, 2)  # (B, fine, C)
         # one more row, of zeros, for what is out of view
         table = torch.cat([table, torch.zeros_like(table[:, :1])], dim=1)
-        cell = torch.where(inside, v * fine[1] + u,
-                           torch.full_like(u, fine[0] * fine[1])).long()
-        if batch > 1:
-            cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) \
-                * (fine[0] * fine[1] + 1)
-        found = F.embedding(cell, table.reshape(-1, channels))  # (B, h w, D, C)
-        total = total + found.view(-1, planes, channels) @ target
-        seen = seen + inside.to(features.dtype) * source_valid[:, index].view(-1, 1, 1)
+        table = table.reshape(-1, channels)
+        valid = source_valid[:, index].view(-1, 1, 1)
+        for number, depths in enumerate(chunks):  # what is worked on then stays in the cache
+            x, y, z = (moved[:, i, :, None] * depths + shift[:, i, :, None] for i in range(3))
+            front = z > 0.05
+            z = z.clamp(min=0.05)
+            # full-resolution pixel u -> fine grid: (u + 0.5) * scale - 0.5
+            u = torch.round((x / z + 0.5) * scale - 0.5)
+            v = torch.round((y / z + 0.5) * scale - 0.5)
+            inside = front & (u >= 0) & (u <= fine[1] - 1) & (v >= 0) & (v <= fine[0] - 1)
+            cell = torch.where(inside, v * fine[1] + u,
+                               torch.full_like(u, fine[0] * fine[1])).long()
+            if batch > 1:
+                cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) \
+                    * (fine[0] * fine[1] + 1)
+            found = F.embedding(cell, table)  # (B, h w, chunk, C)
+            total[number] = total[number] + found.flatten(0, 1) @ target
+            seen[number] = seen[number] + inside.to(features.dtype) * valid
+    total, seen = torch.cat(total, dim=1), torch.cat(seen, dim=2)
     mean = total.view(batch, height * width, planes, _GROUPS) \
         * (1 / seen.clamp(min=1))[..., None]
     share = seen / source_valid.sum(1).clamp(min=1).view(-1, 1, 1)
@@ -232,25 +235,31 @@ def rays_at_stride(K: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return torch.stack([x, y, torch.ones_like(x)], dim=1)
 
 
-def local_mean(log_p: torch.Tensor, log_planes: torch.Tensor,
-               ) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Return the expected log depth around the most likely plane, and the probability found there.
+class Peak(NamedTuple):
+    """What a distribution over the planes says; each (B, 1, h, w)."""
 
-    log_p (B, D, h, w), normalised; log_planes (1, D, 1, 1); both results (B, 1, h, w). A mean
-    over all planes would lie between two hypotheses where neither is.
+    log_depth: torch.Tensor  # expected, around the most likely plane
+    mass: torch.Tensor  # the probability found there
+    entropy: torch.Tensor  # relative to that of complete ignorance, 0..1
+
+
+def peak(logits: torch.Tensor, log_planes: torch.Tensor) -> Peak:
     """
-    best = log_planes.view(-1)[log_p.argmax(dim=1, keepdim=True)]
+    Read the distribution softmax(logits), logits (B, D, h, w), log_planes (1, D, 1, 1).
+
+    A mean over all planes would lie between two hypotheses where neither is.
+    """
+    best = logits.argmax(dim=1, keepdim=True)
+    relative = logits - logits.amax(dim=1, keepdim=True)
+    p = torch.exp(relative)  # up to the sum: one pass less than a softmax
+    total = p.sum(dim=1, keepdim=True)
     step = (log_planes[0, -1] - log_planes[0, 0]) / (log_planes.shape[1] - 1)
-    is_near = (log_planes - best).abs() < (_WINDOW + 0.5) * step
-    near = torch.where(is_near, log_p.exp(), torch.zeros_like(log_p))
-    mass = near.sum(dim=1, keepdim=True)
-    return (near * log_planes).sum(dim=1, keepdim=True) / mass.clamp(min=1e-6), mass
-
-
-def entropy(log_p: torch.Tensor) -> torch.Tensor:
-    """Entropy over the planes relative to that of complete ignorance, (B, 1, h, w) in 0..1."""
-    return -(log_p.exp() * log_p).sum(dim=1, keepdim=True) / math.log(log_p.shape[1])
+    is_near = (log_planes - log_planes.view(-1)[best]).abs() < (_WINDOW + 0.5) * step
+    near = torch.where(is_near, p, torch.zeros_like(p))
+    near_total = near.sum(dim=1, keepdim=True)
+    entropy = torch.log(total) - (p * relative).sum(dim=1, keepdim=True) / total
+    return Peak((near * log_planes).sum(dim=1, keepdim=True) / near_total, near_total / total,
+                entropy / math.log(logits.shape[1]))
 
 
 class VolumeFilter(nn.Module):

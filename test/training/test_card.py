@@ -62,6 +62,7 @@ def test_an_evaluation_takes_the_place_of_the_one_of_its_drive(tmp_path):
     card_module.write_card(tmp_path, card(evaluations=[ROW, {**ROW, 'drive': 'a room'}]))
     card_module.add_evaluation(tmp_path, {**ROW, 'abs_rel': 0.05})
     rows = json.loads((tmp_path / 'card.json').read_text())['evaluations']
+    assert len(rows) == 2
     assert {row['drive']: row['abs_rel'] for row in rows} == {'a street': 0.05, 'a room': 0.1234}
     assert '| a street | 7 | 0.050 |' in (tmp_path / 'CARD.md').read_text()
     assert sorted(file.name for file in tmp_path.iterdir()) == ['CARD.md', 'card.json']

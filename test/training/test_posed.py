@@ -137,10 +137,27 @@ def test_share_of_sources_in_view_is_exact():
         expected[plane, :, -cells:] -= 0.5
     assert torch.equal(share[0, :4], expected[:4])
     assert torch.allclose(mean[0, 0], share[0].mean(0), atol=1e-6)
-    # 3 m back: what is at 1 and 2 m is behind the source
-    _, share, _ = compare(target, [target], [motion(z=-3.0)])
+    # 3 m ahead: what is at 1 and 2 m is behind the source
+    corner = torch.diag(torch.tensor([FOCAL, FOCAL, 1.0]))[None]  # the principal point at (0, 0)
+    _, share, _ = compare(target, [target], [motion(z=-3.0)], K=corner)
     assert (share[0, :2] == 0).all()
     assert (share[0, 2:].amax((1, 2)) == 1).all()
+
+
+def test_places_between_cells_are_rounded_without_bias():
+    columns, rows = (torch.arange(count).float() for count in (WIDTH, HEIGHT))
+    ones = torch.ones(1, GROUPS, HEIGHT, WIDTH)
+    for across in (True, False):
+        place = columns.expand(HEIGHT, -1) if across else rows[:, None].expand(-1, WIDTH)
+        errors = []
+        for eighth in range(8):
+            cells = (eighth + 0.5) / 8
+            metres = -4 * cells * 4.0 / FOCAL
+            move = motion(x=metres) if across else motion(y=metres)
+            found, _, _ = compare(ones, [ones * place], [move])
+            errors.append((found[0, TRUE] - (place - cells))[3:-3, 3:-3])
+        assert torch.stack(errors).abs().max() < 0.26
+        assert torch.stack(errors).mean(0).abs().max() < 0.01
 
 
 def test_similarity_is_averaged_over_the_sources_that_see_the_point():
@@ -190,6 +207,18 @@ def test_samples_of_a_batch_do_not_meet():
         torch.testing.assert_close(in_view[index:index + 1], alone_in_view)
 
 
+def test_planes_do_not_meet():
+    """However many are looked up at a time: 40 planes are 8 times 5, in their order."""
+    target, source = random_features(15), random_features(16)[:, None]
+    move = motion(x=-0.4, z=0.3, yaw=0.05)[None, None]
+    planes = torch.logspace(0, 1.5, 40).view(1, 40, 1, 1)
+    together, in_view = sweep(target, K, source, move, torch.ones(1, 1), planes, ONE)
+    parts = [sweep(target, K, source, move, torch.ones(1, 1), part, ONE)
+             for part in planes.split(5, dim=1)]
+    torch.testing.assert_close(together, torch.cat([volume for volume, _ in parts], dim=1))
+    torch.testing.assert_close(in_view, torch.stack([mean for _, mean in parts]).mean(0))
+
+
 def test_temperature_multiplies_similarities_and_nothing_else():
     target = random_features(13)
     similar, share, _ = compare(target, [shifted(target, 2)], [motion(x=-0.5)])
@@ -234,7 +263,7 @@ def test_mean_is_around_the_best_plane_only():
     p = torch.zeros(1, 10, 1, 1)
     for plane, share in {1: 0.1, 2: 0.3, 3: 0.2, 4: 0.1, 5: 0.1, 8: 0.2}.items():
         p[0, plane] = share
-    mean, mass = posed.local_mean(p.clamp(min=1e-12).log(), planes)
+    mean, mass, _ = posed.peak(p.clamp(min=1e-12).log(), planes)
     # within two planes of plane 2: 1, 2, 3 and 4
     assert float(mass) == pytest.approx(0.7)
     assert float(mean) == pytest.approx((0.1 * 1 + 0.3 * 2 + 0.2 * 3 + 0.1 * 4) / 0.7 / 2)
@@ -244,8 +273,11 @@ def test_entropy_is_0_for_certainty_and_1_for_ignorance():
     certain = torch.log_softmax(torch.tensor([90.0, 0.0, 0.0, 0.0]), 0).view(1, 4, 1, 1)
     ignorant = torch.full((1, 4, 1, 1), math.log(0.25))
     halves = torch.tensor([0.5, 0.5, 1e-30, 1e-30]).log().view(1, 4, 1, 1)
-    assert [float(posed.entropy(p)) for p in (certain, ignorant, halves)] == pytest.approx(
-        [0, 1, 0.5], abs=1e-6)
+    planes = torch.arange(4.0).view(1, 4, 1, 1)
+    entropies = [float(posed.peak(p, planes).entropy) for p in (certain, ignorant, halves)]
+    assert entropies == pytest.approx([0, 1, 0.5], abs=1e-6)
+    # logits need not be normalised
+    assert float(posed.peak(halves + 7, planes).entropy) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_slopes_are_differences_to_the_left_and_upper_neighbour():
@@ -318,7 +350,7 @@ def test_without_sources_the_result_is_that_of_the_single_frame(network):
     assert single.log_b.std() > 0
     log_b = (single.log_b + math.log(network.single_sigma_scale)).clamp(max=0)
     assert torch.equal(found.log_b, double(log_b))
-    assert torch.allclose(found.match_log_p, torch.tensor(-math.log(posed.PLANES)))
+    assert (found.match_logits == 0).all()
 
 
 def test_sources_change_the_result_of_their_own_sample_only(network):
@@ -341,9 +373,8 @@ def test_shapes_are_those_of_the_contract(network):
     assert sources.shape == (1, 2, network.channels, 16, 24)
     assert found.log_depth.shape == found.log_b.shape == (1, 1, 64, 96)
     assert found.features.shape == (1, network.channels, 16, 24)
-    assert found.match_log_p.shape == (1, posed.PLANES, 16, 24)
+    assert found.match_logits.shape == (1, posed.PLANES, 16, 24)
     assert found.matched_log_depth.shape == found.match_trust.shape == (1, 1, 16, 24)
-    assert torch.allclose(found.match_log_p.exp().sum(1), torch.ones(1, 16, 24), atol=1e-4)
     assert found.matched_log_depth.min() >= math.log(posed.NEAR_M) - 1e-5
     assert found.matched_log_depth.max() <= math.log(posed.FAR_M) + 1e-5
 
@@ -366,7 +397,7 @@ def test_gradients_reach_every_parameter_that_learns():
     image = picture(7)
     sources = network.source_features(picture(8)[:, None]).detach()
     found = network(image, K, sources, motion(x=0.4)[None, None], torch.ones(1, 1))
-    (found.log_depth.sum() + found.log_b.sum() + (found.match_log_p ** 2).sum()
+    (found.log_depth.sum() + found.log_b.sum() + (found.match_logits ** 2).sum()
      + found.match_trust.sum()).backward()
     without = [name for name, p in network.named_parameters() if p.requires_grad
                and (p.grad is None or not p.grad.abs().sum() > 0)]
