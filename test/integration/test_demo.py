@@ -26,7 +26,8 @@ from hybrid_depth.types import Frame
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 6
 SUMMARY_KEYS = {'frames_published', 'frames_processed', 'drops', 'latency_ms', 'rate_hz',
-                'accuracy', 'model', 'backend', 'versions', 'problems'}
+                'accuracy', 'model', 'backend', 'posed_share', 'stages_ms', 'versions',
+                'problems'}
 ACCURACY_KEYS = {'abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'd1', 'd2', 'd3'}
 
 
