@@ -124,6 +124,9 @@ class PosedSupervised(Objective):
         if self.settings.single_from:
             fill(single, network_weights(Path(self.settings.single_from)),
                  f'single_from: {self.settings.single_from}')
+            for part in single.modules():
+                if hasattr(part, 'provenance'):
+                    part.provenance = f'run {Path(self.settings.single_from).name}'
         single.requires_grad_(False)
         self.network = PosedDepth(single)
         if self.settings.refinement_from:

@@ -98,7 +98,8 @@ def train(config: TrainConfig, run: Path, overfit: bool = False) -> Path:
                     _log.info('validation %s', row)
                     log.add({'step': step, **row})
             if log and (step % config.checkpoint_every == 0 or is_last):
-                trainer = {'optimizer': optimizer.state_dict(),
+                trainer = {'initial_weights': initial_weights(objective),
+                           'optimizer': optimizer.state_dict(),
                            'precision': fabric.strategy.precision.state_dict()}
                 checkpoint.save(run, step, objective.state_dict(), trainer, asdict(config))
                 log.flush()
@@ -106,6 +107,12 @@ def train(config: TrainConfig, run: Path, overfit: bool = False) -> Path:
         log.close()
     fabric.barrier()
     return run / checkpoint.folder_name(step)
+
+
+def initial_weights(objective: Objective) -> dict[str, str]:
+    """Return part -> what its weights started from, for every part that says so."""
+    return {name: module.provenance for name, module in objective.named_modules()
+            if isinstance(getattr(module, 'provenance', None), str)}
 
 
 def make_fabric(config: TrainConfig) -> Fabric:

@@ -60,6 +60,8 @@ def test_run_leaves_metrics_config_and_checkpoint_and_goes_on(tiny_config, tmp_p
     assert {'step', 'nll', 'l1', 'gradient'} <= set(rows[0])
     (validation,) = [row for row in rows if 'validation' in row]
     assert validation['frames'] == 2
+    _, _, trainer = checkpoint.load(whole)
+    assert trainer['initial_weights'] == {'network.encoder': 'random'}
     # stopped after 2 of 4 steps and started again: the same weights in the end
     parted = tmp_path / 'parted'
     first = train(tiny_config(), tmp_path / 'first')
