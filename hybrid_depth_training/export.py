@@ -29,20 +29,17 @@ from hybrid_depth_training.card import validation_rows, write_card
 from hybrid_depth_training.config import read_config, TrainConfig
 from hybrid_depth_training.models.compact import MAX_DEPTH_M, MIN_DEPTH_M
 from hybrid_depth_training.models.encoders.vit import explicit_attention
-from hybrid_depth_training.models.posed import FEATURE_STRIDE, PosedDepth
+from hybrid_depth_training.models.posed import PosedDepth
+from hybrid_depth_training.models.sweep import FEATURE_STRIDE
 from hybrid_depth_training.objectives import make_objective
+from hybrid_depth_training.onnx_rewrite import as_opset_17, OPSET, store_in_half
 
 _log = logging.getLogger(__name__)
-OPSET = 17  # the highest that TensorRT 10.3 and the runtimes before it read without loss
 # Largest relative difference between torch and ONNX Runtime by kind, and the share of the values
 # of each output that must be so near; see _parity.
 PARITY = {'single_frame': (2e-4, 1.0), 'posed': (1e-3, 0.99)}
 SOURCES = 2  # of a posed model
 _GOLDEN_SIZES = ((192, 640), (288, 416))
-_HALF_FROM = 4096  # values of a weight that is worth storing in half precision
-# attributes that opset 18 added, with the values that mean what opset 17 does
-_NEW_DEFAULTS = (('antialias', 0), ('keep_aspect_ratio_policy', b'stretch'),
-                 ('noop_with_empty_axes', 0))
 
 
 class ExportedDepth(nn.Module):
@@ -247,67 +244,6 @@ def _write_onnx(exported: nn.Module, spec: ModelSpec, example: dict[str, torch.T
     onnx.helper.set_model_props(graph, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(graph)
     onnx.save(graph, str(path))
-
-
-def store_in_half(model: onnx.ModelProto) -> None:
-    """
-    Store weights that half precision holds exactly in half precision, with a Cast behind them.
-
-    Runtimes undo it when they load the file, which is a third smaller for it where an encoder was
-    published in half precision. Nothing is rounded.
-    """
-    casts = []
-    for weight in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(weight)
-        if values.dtype != np.float32 or values.size < _HALF_FROM:
-            continue
-        with np.errstate(over='ignore'):
-            half = values.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = weight.name
-        weight.CopyFrom(onnx.numpy_helper.from_array(half, f'{name}_half'))
-        casts.append(onnx.helper.make_node('Cast', [f'{name}_half'], [name],
-                                           to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
-def as_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
-    """
-    Rewrite a model of opset 18, which is what the exporter writes, in terms of opset 17.
-
-    ONNX's own converter cannot. Of the operators that opset 18 changed, those that occur take the
-    axes of a reduction as an input instead of an attribute, or have new attributes that are not
-    used. Raises ContractError for any other.
-    """
-    (opset,) = (entry for entry in model.opset_import if entry.domain == '')
-    if opset.version == OPSET:
-        return model
-    if opset.version != 18:
-        raise ContractError(f'the graph is of opset {opset.version}; expected 18 or {OPSET}')
-    constants = {value.name: onnx.numpy_helper.to_array(value)
-                 for value in model.graph.initializer}
-    for node in model.graph.node:
-        if onnx.defs.get_schema(node.op_type, 18).since_version < 18:
-            continue
-        for attribute in list(node.attribute):
-            if (attribute.name, onnx.helper.get_attribute_value(attribute)) in _NEW_DEFAULTS:
-                node.attribute.remove(attribute)
-        attributes = {attribute.name for attribute in node.attribute}
-        if node.op_type.startswith('Reduce') and 'noop_with_empty_axes' not in attributes \
-                and len(node.input) == 2 \
-                and node.input[1] in constants:
-            axes = constants[node.input[1]].tolist()
-            del node.input[1]
-            node.attribute.append(onnx.helper.make_attribute('axes', axes))
-        elif node.op_type != 'Resize' or attributes & {'antialias', 'axes',
-                                                       'keep_aspect_ratio_policy'}:
-            raise ContractError(f'the graph has a {node.op_type} {sorted(attributes)} of opset '
-                                f'{opset.version}, which has no equal in opset {OPSET}')
-    opset.version = OPSET
-    return model
 
 
 def _golden(exported: nn.Module, spec: ModelSpec) -> dict[str, np.ndarray]:

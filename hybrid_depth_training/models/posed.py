@@ -21,16 +21,11 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 its usual name
 
 from hybrid_depth_training.models.compact import double, LOG_SIGMA_RANGE, SingleFrame
+from hybrid_depth_training.models.sweep import GROUPS, sweep
 
-FEATURE_STRIDE = 4
 PLANES = 64
 NEAR_M, FAR_M = 0.4, 100.0  # of the candidate depths, spaced evenly in log depth
-_GROUPS = 4
-_CHUNK = 16  # planes that are looked up at a time
 _WINDOW = 2  # planes on either side of the best that count as the same hypothesis
-_OVERSAMPLE = 2  # source features are looked up on a grid so much finer: rounding to the nearest
-# cell then costs an eighth of a matching pixel on average and is ten times faster than
-# interpolating, which no CPU runtime does well
 
 
 class Posed(NamedTuple):
@@ -71,7 +66,7 @@ class PosedDepth(nn.Module):
         # Log of the trust in the single frame: its own uncertainty holds on scenes like those it
         # was trained on, so it starts as being three times as unsure.
         self.opinion = nn.Parameter(torch.tensor(-1.2))
-        self.volume = VolumeFilter(_GROUPS + 1, at_quarter)
+        self.volume = VolumeFilter(GROUPS + 1, at_quarter)
         self.fusion = Fusion(at_quarter)
         self.refine = nn.Sequential(
             nn.Conv2d(at_half + 4, 24, 3, padding=1), nn.ReLU(),
@@ -87,7 +82,7 @@ class PosedDepth(nn.Module):
         x = F.relu(x + self.match_mid(x))
         x = self.match_out(x)
         batch, channels, height, width = x.shape
-        x = x.view(batch, _GROUPS, channels // _GROUPS, height, width)
+        x = x.view(batch, GROUPS, channels // GROUPS, height, width)
         # safe in half precision: a few channels only, and an epsilon that it can hold
         x = x / torch.sqrt((x * x).sum(2, keepdim=True) + 1e-4)
         return x.view(batch, channels, height, width)
@@ -151,88 +146,6 @@ def slopes(log_depth: torch.Tensor) -> torch.Tensor:
     across = torch.cat([torch.zeros_like(log_depth[..., :1]), across], dim=3)
     down = torch.cat([torch.zeros_like(log_depth[..., :1, :]), down], dim=2)
     return 10 * torch.cat([across, down], dim=1)
-
-
-def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor,
-          source_T_target: torch.Tensor, source_valid: torch.Tensor,
-          planes_m: torch.Tensor,
-          temperature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Compare the target with its sources at every candidate depth.
-
-    features (B, C, h, w); K (B, 3, 3) pixels at stride 1; the others as in PosedDepth; planes_m
-    (1, D, 1, 1). Returns the volume (B, D, 4 (G + 1), h/2, w/2), cells folded by 2x2 as
-    pixel_unshuffle does: the similarity per group of channels, averaged over the sources that see
-    the point and times ``temperature``, and the share of sources that do; and the mean of that
-    share over the planes, (B, 1, h, w).
-    """
-    batch, channels, height, width = features.shape
-    fine = (height * _OVERSAMPLE, width * _OVERSAMPLE)
-    blocks = (height // 2) * (width // 2)
-    planes = planes_m.shape[1]
-    depths = planes_m.view(1, 1, -1)
-    chunks = [depths[:, :, start:start + _CHUNK] for start in range(0, planes, _CHUNK)]
-    # The h w cells are kept in the order (row in block, column in block, block), so that the
-    # volume comes out folded without moving it again.
-    rays = folded(rays_at_stride(K, height, width))  # (B, 3, h w)
-    # (B h w, C, G): a product with it sums over the channels of each group
-    by_group = torch.eye(_GROUPS, device=features.device, dtype=features.dtype) \
-        .repeat_interleave(channels // _GROUPS, dim=0)
-    target = folded(features * temperature).transpose(1, 2).reshape(-1, channels, 1) * by_group
-    total, seen = [0.0] * len(chunks), [0.0] * len(chunks)
-    scale = _OVERSAMPLE / FEATURE_STRIDE
-    for index in range(source_features.shape[1]):
-        R, t = source_T_target[:, index, :3, :3], source_T_target[:, index, :3, 3:]
-        # K (R ray z + t) for all planes z: one small product, then a sum
-        moved, shift = (K @ R) @ rays, K @ t  # (B, 3, h w), (B, 3, 1)
-        table = F.interpolate(source_features[:, index] * source_valid[:, index].view(-1, 1, 1, 1),
-                              scale_factor=float(_OVERSAMPLE), mode='bilinear',
-                              align_corners=False)
-        table = table.flatten(2).transpose(1, 2)  # (B, fine, C)
-        # one more row, of zeros, for what is out of view
-        table = torch.cat([table, torch.zeros_like(table[:, :1])], dim=1)
-        table = table.reshape(-1, channels)
-        valid = source_valid[:, index].view(-1, 1, 1)
-        for number, depths in enumerate(chunks):  # what is worked on then stays in the cache
-            x, y, z = (moved[:, i, :, None] * depths + shift[:, i, :, None] for i in range(3))
-            front = z > 0.05
-            z = z.clamp(min=0.05)
-            # full-resolution pixel u -> fine grid: (u + 0.5) * scale - 0.5
-            u = torch.round((x / z + 0.5) * scale - 0.5)
-            v = torch.round((y / z + 0.5) * scale - 0.5)
-            inside = front & (u >= 0) & (u <= fine[1] - 1) & (v >= 0) & (v <= fine[0] - 1)
-            cell = torch.where(inside, v * fine[1] + u,
-                               torch.full_like(u, fine[0] * fine[1])).long()
-            if batch > 1:
-                cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) \
-                    * (fine[0] * fine[1] + 1)
-            found = F.embedding(cell, table)  # (B, h w, chunk, C)
-            total[number] = total[number] + found.flatten(0, 1) @ target
-            seen[number] = seen[number] + inside.to(features.dtype) * valid
-    total, seen = torch.cat(total, dim=1), torch.cat(seen, dim=2)
-    mean = total.view(batch, height * width, planes, _GROUPS) \
-        * (1 / seen.clamp(min=1))[..., None]
-    share = seen / source_valid.sum(1).clamp(min=1).view(-1, 1, 1)
-    volume = torch.cat([mean, share[..., None]], dim=-1).view(batch, 4, blocks, planes, -1)
-    volume = volume.permute(0, 3, 4, 1, 2).reshape(batch, planes, -1, height // 2, width // 2)
-    in_view = share.mean(2).view(batch, 4, height // 2, width // 2)
-    return volume, F.pixel_shuffle(in_view, 2)
-
-
-def folded(x: torch.Tensor) -> torch.Tensor:
-    """Order the cells of (B, C, h, w) by place in their 2x2 block, then block: (B, C, h w)."""
-    batch, channels = x.shape[:2]
-    return F.pixel_unshuffle(x, 2).reshape(batch, channels, -1)
-
-
-def rays_at_stride(K: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Return K^-1 (u, v, 1) of the cells' centres at stride 4, (B, 3, height, width)."""
-    def centres(count: int) -> torch.Tensor:
-        return (torch.arange(count, device=K.device, dtype=K.dtype) + 0.5) * FEATURE_STRIDE - 0.5
-    fx, fy, cx, cy = (K[:, i, j].view(-1, 1, 1) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    x = ((centres(width).view(1, 1, -1) - cx) / fx).expand(-1, height, -1)
-    y = ((centres(height).view(1, -1, 1) - cy) / fy).expand(-1, -1, width)
-    return torch.stack([x, y, torch.ones_like(x)], dim=1)
 
 
 class Peak(NamedTuple):

@@ -13,7 +13,8 @@ from torch.nn import functional as F  # noqa: E402, N812
 from hybrid_depth.camera import CameraModel  # noqa: E402
 from hybrid_depth_training.models import posed  # noqa: E402
 from hybrid_depth_training.models.compact import CompactDepth, double  # noqa: E402
-from hybrid_depth_training.models.posed import PosedDepth, sweep  # noqa: E402
+from hybrid_depth_training.models.posed import PosedDepth  # noqa: E402
+from hybrid_depth_training.models.sweep import folded, rays_at_stride, sweep  # noqa: E402
 
 HEIGHT, WIDTH = 16, 24  # cells of 4 pixels
 FOCAL = 64.0
@@ -240,7 +241,7 @@ def test_every_group_of_channels_is_compared_by_itself():
 
 def test_folding_orders_cells_by_place_in_their_block_then_by_block():
     x = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
-    found = posed.folded(x)
+    found = folded(x)
     assert found.shape == (2, 3, 24)
     for down in (0, 1):
         for right in (0, 1):
@@ -252,7 +253,7 @@ def test_folding_orders_cells_by_place_in_their_block_then_by_block():
 
 def test_rays_are_the_means_over_their_cells():
     camera = CameraModel(96, 64, 70.0, 72.0, 50.0, 30.0)
-    rays = posed.rays_at_stride(torch.from_numpy(camera.K.astype(np.float32))[None], 16, 24)
+    rays = rays_at_stride(torch.from_numpy(camera.K.astype(np.float32))[None], 16, 24)
     by_hand = camera.rays().reshape(16, 4, 24, 4, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(rays[0, :2].permute(1, 2, 0).numpy(), by_hand, atol=1e-6)
     assert (rays[0, 2] == 1).all()
