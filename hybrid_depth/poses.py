@@ -47,18 +47,6 @@ def inverse(target_T_source: np.ndarray) -> np.ndarray:
     return result
 
 
-def camera_motion(odom_T_base_0: np.ndarray, odom_T_base_1: np.ndarray,
-                  base_T_camera: np.ndarray) -> np.ndarray:
-    """
-    Return camera1_T_camera0: takes points of the camera at time 0 to the camera at time 1.
-
-    ``base_T_camera`` is the mounting of the camera's optical frame on the robot's base.
-    """
-    odom_T_camera_0 = odom_T_base_0 @ base_T_camera
-    odom_T_camera_1 = odom_T_base_1 @ base_T_camera
-    return inverse(odom_T_camera_1) @ odom_T_camera_0
-
-
 def slerp(q0: np.ndarray, q1: np.ndarray, fraction: float) -> np.ndarray:
     """Interpolate unit quaternions on the shorter arc; fraction 0 gives q0, 1 gives +-q1."""
     cosine = float(q0 @ q1)

@@ -88,11 +88,6 @@ class NeighbourConfig:
         if not 0 <= self.baseline[0] < self.baseline[1]:
             raise ConfigError(f'neighbours: baseline is {self.baseline}; expected low < high')
 
-    @property
-    def slots(self) -> int:
-        """Number of source images of every sample."""
-        return len(self.offsets) or self.count
-
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hybrid_depth.errors import BadFrame
-from hybrid_depth.poses import camera_motion, inverse, make_pose, PoseBuffer, slerp
+from hybrid_depth.poses import inverse, make_pose, PoseBuffer, slerp
 
 UNIT = (0.0, 0.0, 0.0, 1.0)
 SECOND = 1_000_000_000
@@ -92,22 +92,6 @@ def test_slerp_stays_a_rotation_and_meets_its_ends(q0: np.ndarray, q1: np.ndarra
     # constant speed on the shorter arc
     total = angle(q0, q1)
     assert angle(q0, slerp(q0, q1, fraction)) == pytest.approx(fraction * total, abs=1e-6)
-
-
-@given(pose_0=poses(), pose_1=poses(), mount=poses(), point=st.tuples(number, number, number))
-def test_camera_motion_keeps_a_point_of_the_world_in_place(
-        pose_0: np.ndarray, pose_1: np.ndarray, mount: np.ndarray, point: tuple) -> None:
-    in_camera_0 = np.array([*point, 1.0])
-    in_odom = pose_0 @ mount @ in_camera_0
-    in_camera_1 = camera_motion(pose_0, pose_1, mount) @ in_camera_0
-    np.testing.assert_allclose(pose_1 @ mount @ in_camera_1, in_odom, atol=1e-9)
-
-
-def test_driving_forward_brings_the_world_nearer_to_the_camera() -> None:
-    # base: x forward, z up; optical: z forward, x right, y down
-    base_T_camera = np.array([[0, 0, 1, 1.0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]])
-    motion = camera_motion(make_pose(UNIT, (0, 0, 0)), make_pose(UNIT, (2, 0, 0)), base_T_camera)
-    np.testing.assert_allclose(motion @ [0, 0, 10, 1], [0, 0, 8, 1], atol=1e-12)
 
 
 def filled(count: int = 11, step_ns: int = SECOND // 10, **settings: float) -> PoseBuffer:

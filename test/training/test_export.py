@@ -15,8 +15,6 @@ import tiny_data
 
 torch = pytest.importorskip('torch', reason='the training extra is not installed')
 import onnx  # noqa: E402
-from onnx import helper, numpy_helper, TensorProto  # noqa: E402
-import onnxruntime  # noqa: E402
 from torch import nn  # noqa: E402
 import yaml  # noqa: E402
 
@@ -300,72 +298,6 @@ def test_depth_stays_within_the_contract():
     assert depth.tolist() == pytest.approx([0.1, 1.0, 200.0])
     assert sigma.tolist() == pytest.approx(
         [2 * export_module.losses.SIGMA_PER_B * z for z in (0.1, 1.0, 200.0)])
-
-
-# ------------------------------------------------------------------------- opset 17
-
-
-def model_of(nodes, constants=(), opset=18, axes=3) -> onnx.ModelProto:
-    x = helper.make_tensor_value_info('x', TensorProto.FLOAT, ['n', 3, 4])
-    y = helper.make_tensor_value_info('y', TensorProto.FLOAT, list('abc')[:axes])
-    graph = helper.make_graph(
-        nodes, 'g', [x], [y],
-        [numpy_helper.from_array(value, name) for name, value in constants])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', opset)], ir_version=8)
-
-
-def run_onnx(model: onnx.ModelProto) -> np.ndarray:
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    return session.run(None, {'x': x})[0]
-
-
-@pytest.mark.parametrize('name', ['ReduceMax', 'ReduceMean', 'ReduceL2'])
-def test_reductions_of_opset_18_become_those_of_17(name):
-    model = model_of([helper.make_node(name, ['x', 'axes'], ['y'], keepdims=0,
-                                       noop_with_empty_axes=0)], [('axes', np.array([-1]))],
-                     axes=2)
-    expected = run_onnx(model)
-    model = export_module.as_opset_17(model)
-    assert model.opset_import[0].version == 17
-    onnx.checker.check_model(model, full_check=True)
-    assert list(model.graph.node[0].input) == ['x']
-    np.testing.assert_array_equal(run_onnx(model), expected)
-    assert expected.shape == (2, 3)
-
-
-def test_resize_without_new_attributes_becomes_that_of_17():
-    model = model_of([helper.make_node(
-        'Resize', ['x', '', 'scales'], ['y'], mode='linear', antialias=0,
-        coordinate_transformation_mode='half_pixel', keep_aspect_ratio_policy='stretch')],
-        [('scales', np.array([1, 1, 2], np.float32))])
-    expected = run_onnx(model)
-    model = export_module.as_opset_17(model)
-    onnx.checker.check_model(model, full_check=True)
-    np.testing.assert_allclose(run_onnx(model), expected)
-    assert expected.shape == (2, 3, 8)
-
-
-@pytest.mark.parametrize('node', [
-    helper.make_node('Resize', ['x', '', 'scales'], ['y'], mode='linear', antialias=1),
-    helper.make_node('ReduceMax', ['x', 'unknown'], ['y']),
-    helper.make_node('Mish', ['x'], ['y']),
-    helper.make_node('Pad', ['x', 'pads'], ['y'])])
-def test_operators_without_an_equal_in_opset_17_are_refused(node):
-    model = model_of([node], [('scales', np.ones(3, np.float32)), ('pads', np.zeros(6, np.int64))])
-    with pytest.raises(ContractError, match=f'{node.op_type}.*opset 17'):
-        export_module.as_opset_17(model)
-
-
-def test_models_of_other_opsets():
-    model = model_of([helper.make_node('Relu', ['x'], ['y'])], opset=17)
-    assert export_module.as_opset_17(model).SerializeToString() == model.SerializeToString()
-
-
-def test_newer_opsets_are_refused():
-    model = model_of([helper.make_node('Gelu', ['x'], ['y'])], opset=20)
-    with pytest.raises(ContractError):
-        export_module.as_opset_17(model)
 
 
 # ------------------------------------------------------------------------- where it is from

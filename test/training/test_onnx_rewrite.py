@@ -1,0 +1,96 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A graph of opset 18 says the same in opset 17, and weights in half precision lose nothing."""
+import numpy as np
+import pytest
+
+pytest.importorskip('torch', reason='the training extra is not installed')
+import onnx
+from onnx import helper, numpy_helper, TensorProto
+import onnxruntime
+
+from hybrid_depth.errors import ContractError
+from hybrid_depth_training.onnx_rewrite import as_opset_17, store_in_half
+
+
+def model_of(nodes, constants=(), opset=18, axes=3) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info('x', TensorProto.FLOAT, ['n', 3, 4])
+    y = helper.make_tensor_value_info('y', TensorProto.FLOAT, list('abc')[:axes])
+    graph = helper.make_graph(
+        nodes, 'g', [x], [y],
+        [numpy_helper.from_array(value, name) for name, value in constants])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', opset)], ir_version=8)
+
+
+def run_onnx(model: onnx.ModelProto) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    return session.run(None, {'x': x})[0]
+
+
+@pytest.mark.parametrize('name', ['ReduceMax', 'ReduceMean', 'ReduceL2'])
+def test_reductions_of_opset_18_become_those_of_17(name):
+    model = model_of([helper.make_node(name, ['x', 'axes'], ['y'], keepdims=0,
+                                       noop_with_empty_axes=0)], [('axes', np.array([-1]))],
+                     axes=2)
+    expected = run_onnx(model)
+    model = as_opset_17(model)
+    assert model.opset_import[0].version == 17
+    onnx.checker.check_model(model, full_check=True)
+    assert list(model.graph.node[0].input) == ['x']
+    np.testing.assert_array_equal(run_onnx(model), expected)
+    assert expected.shape == (2, 3)
+
+
+def test_resize_without_new_attributes_becomes_that_of_17():
+    model = model_of([helper.make_node(
+        'Resize', ['x', '', 'scales'], ['y'], mode='linear', antialias=0,
+        coordinate_transformation_mode='half_pixel', keep_aspect_ratio_policy='stretch')],
+        [('scales', np.array([1, 1, 2], np.float32))])
+    expected = run_onnx(model)
+    model = as_opset_17(model)
+    onnx.checker.check_model(model, full_check=True)
+    np.testing.assert_allclose(run_onnx(model), expected)
+    assert expected.shape == (2, 3, 8)
+
+
+@pytest.mark.parametrize('node', [
+    helper.make_node('Resize', ['x', '', 'scales'], ['y'], mode='linear', antialias=1),
+    helper.make_node('ReduceMax', ['x', 'unknown'], ['y']),
+    helper.make_node('Mish', ['x'], ['y']),
+    helper.make_node('Pad', ['x', 'pads'], ['y'])])
+def test_operators_without_an_equal_in_opset_17_are_refused(node):
+    model = model_of([node], [('scales', np.ones(3, np.float32)), ('pads', np.zeros(6, np.int64))])
+    with pytest.raises(ContractError, match=f'{node.op_type}.*opset 17'):
+        as_opset_17(model)
+
+
+def test_models_of_other_opsets():
+    model = model_of([helper.make_node('Relu', ['x'], ['y'])], opset=17)
+    assert as_opset_17(model).SerializeToString() == model.SerializeToString()
+
+
+def test_newer_opsets_are_refused():
+    model = model_of([helper.make_node('Gelu', ['x'], ['y'])], opset=20)
+    with pytest.raises(ContractError):
+        as_opset_17(model)
+
+
+def test_only_weights_that_half_precision_holds_exactly_are_stored_in_it():
+    exact = np.round(np.random.default_rng(1).normal(size=(4, 2048)), 2).astype(np.float16) \
+        .astype(np.float32)
+    inexact = exact + np.float32(1e-6)
+    small = np.ones((4, 4), np.float32)
+    weights = {'exact': exact, 'inexact': inexact, 'small': small}
+    model = model_of([helper.make_node('MatMul', ['x', name], [name + '_y'])
+                      for name in weights] + [helper.make_node('Identity', ['exact_y'], ['y'])],
+                     list(weights.items()), opset=17)
+    expected = run_onnx(model)
+    size = len(model.SerializeToString())
+    store_in_half(model)
+    onnx.checker.check_model(model)
+    stored = {value.name: value.data_type for value in model.graph.initializer}
+    assert stored == {'exact_half': TensorProto.FLOAT16, 'inexact': TensorProto.FLOAT,
+                      'small': TensorProto.FLOAT}
+    assert len(model.SerializeToString()) < size - 0.4 * exact.nbytes
+    np.testing.assert_array_equal(run_onnx(model), expected)
