@@ -1,0 +1,77 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the figures were taken on: processor, versions, commit, and what a process uses."""
+from __future__ import annotations
+
+from importlib import metadata
+import os
+from pathlib import Path
+import subprocess
+import time
+
+import numpy as np
+
+from hybrid_depth.summary import machine, versions
+from hybrid_depth_ros.bench.statistics import median_ms
+from hybrid_depth_ros.demo import REPOSITORY
+
+_VERSIONED = ('openvino', 'onnxruntime-gpu', 'tensorrt', 'torch', 'cv_bridge')
+_GEMM = 1024  # rows and columns: large enough for the peak, small enough for the cache
+
+
+def all_versions() -> dict[str, str]:
+    """Return the versions that the figures depend on, also of what is absent."""
+    result = versions()
+    for name in _VERSIONED:
+        try:
+            result[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            result[name] = 'not installed'
+    return result
+
+
+def device() -> dict[str, object]:
+    """Return the machine, and what else it was doing when asked."""
+    return {'cpu': machine(), 'cores': os.cpu_count(),
+            'load_average': [round(load, 2) for load in os.getloadavg()],
+            'gpu': 'none was used'}
+
+
+def commit() -> str:
+    """Return the commit of the repository, with '-dirty' where files differ; '' = not known."""
+    try:
+        result = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=12',
+                                 '--exclude=*'],
+                                cwd=REPOSITORY, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ''
+    return result.stdout.strip() if result.returncode == 0 else ''
+
+
+def gemm_gflops(seconds: float) -> float:
+    """Return what float32 matrix products of numpy's BLAS reach, in GFLOP/s (all its threads)."""
+    a = np.random.default_rng(0).random((_GEMM, _GEMM), np.float32)
+    out = np.empty_like(a)
+    return round(2e-6 * _GEMM**3 / median_ms(lambda: np.matmul(a, a, out=out), seconds), 1)
+
+
+class ProcessMeter:
+    """CPU time of a process from its making on, and its memory."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._start = (self._cpu_s(), time.monotonic())
+
+    def cpu_percent(self) -> float:
+        """Return the load since the start; 100 = one core."""
+        cpu_s, now = self._cpu_s(), time.monotonic()
+        return round(100 * (cpu_s - self._start[0]) / (now - self._start[1]), 1)
+
+    def rss_mib(self) -> float:
+        """Return the resident memory."""
+        pages = int(Path(f'/proc/{self._pid}/statm').read_text().split()[1])
+        return round(pages * os.sysconf('SC_PAGE_SIZE') / 2**20, 1)
+
+    def _cpu_s(self) -> float:
+        fields = Path(f'/proc/{self._pid}/stat').read_text().rpartition(')')[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')

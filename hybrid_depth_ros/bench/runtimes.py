@@ -1,0 +1,120 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runtimes against each other and against the peak of the machine, and how cost grows."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+import os
+from pathlib import Path
+import time
+
+import numpy as np
+
+from hybrid_depth.config import PipelineConfig
+from hybrid_depth.contract import ModelSpec, read_spec
+from hybrid_depth.errors import HybridDepthError
+from hybrid_depth.models import find_model
+from hybrid_depth.pipeline import DepthPipeline
+from hybrid_depth.runtime import BackendOptions, BACKENDS, load_backend, PRECISIONS
+from hybrid_depth.types import Frame
+from hybrid_depth_ros.bench.frames import camera
+from hybrid_depth_ros.bench.gflop import count_gflop, example_inputs
+from hybrid_depth_ros.bench.machine import gemm_gflops, ProcessMeter
+from hybrid_depth_ros.bench.statistics import median_ms, ratio
+
+
+def runtimes(model: str, size: tuple[int, int], cpu_threads: int, seconds: float,
+             precisions: Sequence[str] = PRECISIONS) -> dict[str, object]:
+    """
+    Time every runtime that is there on a camera of (width, height), in every precision it has.
+
+    The machine's peak is measured anew beside each, as it may be busy. What cannot run says why.
+    """
+    path = find_model(model)
+    spec = read_spec(path)
+    network = spec.network_size(*size)
+    gflop = count_gflop(path, spec, network)
+    rows: dict[str, object] = {}
+    for name in BACKENDS:
+        for precision in precisions:
+            if precision == 'auto':
+                continue
+            options = BackendOptions(cpu_threads=cpu_threads, precision=precision)
+            rows[f'{name}/{precision}'] = _row(name, path, spec, network, options, gflop, seconds)
+    return {'model': model, 'network': f'{network[1]}x{network[0]}', 'gflop': gflop,
+            'cpu_threads': cpu_threads, 'rows': rows}
+
+
+def _row(name: str, path: Path, spec: ModelSpec, size: tuple[int, int], options: BackendOptions,
+         gflop: float, seconds: float) -> dict[str, object] | str:
+    opened = time.perf_counter()
+    try:
+        backend = load_backend(name, path, spec, size, options)
+    except HybridDepthError as error:
+        # where the models lie is nobody's business: this goes into a page
+        return f'not run: {error}'.replace(f'{path.parent}{os.sep}', '')
+    load_s = time.perf_counter() - opened
+    feed: dict[str, object] = dict(example_inputs(spec, size))
+    if 'source_features' in feed:
+        feed['source_features'] = (None,) * spec.sources
+    try:
+        before = gemm_gflops(0.1)
+        ms = median_ms(lambda: backend.infer(feed), seconds, least=3)
+        peak = float(np.mean([before, gemm_gflops(0.1)]))
+        return {'description': backend.description, 'ms': ms, 'load_s': round(load_s, 2),
+                'gflop_per_s': round(1e3 * gflop / ms, 1), 'gemm_gflop_per_s': round(peak, 1),
+                'share_of_peak': ratio(1e3 * gflop / ms, peak)}
+    except HybridDepthError as error:
+        return f'failed: {error}'
+    finally:
+        backend.close()
+
+
+def growth_with_sources(model: str, size: tuple[int, int], cpu_threads: int,
+                        seconds: float) -> dict[str, object] | str:
+    """Return ms of the network by the number of earlier frames that are fed and valid."""
+    path = find_model(model)
+    spec = read_spec(path)
+    if spec.kind != 'posed':
+        return f'not run: {model} takes no earlier frames'
+    network = spec.network_size(*size)
+    backend = load_backend('auto', path, spec, network, BackendOptions(cpu_threads=cpu_threads))
+    try:
+        feed: dict[str, object] = dict(example_inputs(spec, network))
+        feed['source_features'] = (None,) * spec.sources
+        handle = backend.infer(feed)['features']
+        found = {}
+        for count in range(spec.sources + 1):
+            valid = np.zeros((1, spec.sources), np.float32)
+            valid[0, :count] = 1
+            feed['source_valid'] = valid
+            feed['source_features'] = (*[handle] * count, *[None] * (spec.sources - count))
+            found[str(count)] = median_ms(lambda: backend.infer(feed), seconds, least=3)
+        return {'ms': found, 'ratio': ratio(found[str(spec.sources)], found['0'])}
+    finally:
+        backend.close()
+
+
+def growth_with_cameras(model: str, backend: str, cpu_threads: int, image_rgb: np.ndarray,
+                        counts: Sequence[int], seconds: float) -> dict[str, object]:
+    """Return ms for one image of each camera, and memory, by the number of cameras."""
+    view = camera((image_rgb.shape[1], image_rgb.shape[0]))
+    first = DepthPipeline(PipelineConfig(model=model, backend=backend, cpu_threads=cpu_threads))
+    pipelines = [first]
+    found: dict[str, dict[str, float]] = {}
+    try:
+        for count in counts:
+            while len(pipelines) < count:
+                pipelines.append(first.for_another_camera())
+
+            def work() -> None:
+                for pipeline in pipelines:
+                    pipeline.run(Frame(image_rgb, 0, 'camera', view), ())
+            found[str(count)] = {'ms': median_ms(work, seconds, least=3),
+                                 'rss_mib': ProcessMeter(os.getpid()).rss_mib()}
+        base = found[str(counts[0])]['ms']
+        return {'cameras': found, 'ratio': {count: ratio(row['ms'], base)
+                                            for count, row in found.items()}}
+    finally:
+        for pipeline in pipelines:
+            pipeline.close()

@@ -1,0 +1,31 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A reliable subscriber of the node's outputs in a process of its own, which can be stopped."""
+from __future__ import annotations
+
+import sys
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import Image, PointCloud2
+
+
+def main() -> int:
+    """Take depth and clouds until told to end."""
+    rclpy.init()
+    node = Node('soak_listener')
+    for kind, topic in ((Image, 'depth/image'), (PointCloud2, 'points')):
+        node.create_subscription(kind, f'/hybrid_depth/{topic}', lambda _: None, 1)
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

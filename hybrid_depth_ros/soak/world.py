@@ -1,0 +1,121 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of a soak: the node, which is started again when it ends, and a listener."""
+from __future__ import annotations
+
+from contextlib import suppress
+import os
+from pathlib import Path
+import random
+import signal
+import sys
+import time
+
+from hybrid_depth_ros.processes import Children
+from hybrid_depth_ros.soak import scene
+from hybrid_depth_ros.soak.driver import Driver
+
+READY_S = 40.0  # a busy machine imports slowly
+
+
+class World:
+    """
+    Everything a fault can lay hands on.
+
+    ``expect_end`` before a fault ends the node; any other end is a crash.
+    """
+
+    def __init__(self, children: Children, driver: Driver, rng: random.Random,
+                 folder: Path) -> None:
+        self.children, self.driver, self.rng = children, driver, rng
+        self.model = folder / 'model.onnx'
+        scene.write_model(self.model)
+        self.crashes: list[str] = []
+        self.restart_s: list[float] = []  # from the end of a process to frames being taken again
+        self.restarts = 0
+        self._ended_at: float | None = None
+        self._is_end_expected = False
+        self._old_readers: set[bytes] = set()
+        self._shm: set[str] = set()
+        self._start()
+        children.start('listener', [sys.executable, '-m', 'hybrid_depth_ros.soak.listener'])
+
+    @property
+    def pid(self) -> int:
+        """Process id of the node."""
+        return self.children.pid('node')
+
+    def _start(self) -> None:
+        self.children.start('node', [
+            sys.executable, '-m', 'hybrid_depth_ros.soak.node', '--ros-args',
+            '-p', f'model:={self.model}', '-p', 'backend:=soak', '-p', 'cpu_threads:=1',
+            '-p', f'engine_cache:={self.model.parent}', '-p', 'odom.max_wait_ms:=20.0'])
+
+    def signal_node(self, number: int) -> None:
+        """Send the node a signal that it may end by."""
+        self._is_end_expected = True
+        self._shm = shared_memory_of(self.pid)
+        self._old_readers = self.driver.image_readers()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def supervise(self) -> bool:
+        """Start the node again where it has ended; return whether it had."""
+        status = self.children.status('node')
+        if status is None:
+            return False
+        if not self._is_end_expected:
+            self._old_readers = self.driver.image_readers()
+            self.crashes.append(f'the node ended by itself with status {status}')
+        elif status not in (0, -signal.SIGKILL) and self.driver.status:
+            # before it has said anything, the interpreter itself may have been interrupted
+            self.crashes.append(f'the node ended with status {status} when told to stop')
+        for name in self._shm:  # a killed process leaves its shared memory behind
+            Path(name).unlink(missing_ok=True)
+        self._shm = set()
+        self._is_end_expected = False
+        self._ended_at = self._ended_at or time.monotonic()
+        self.restarts += 1
+        self._start()
+        self.driver.status = {}
+        return True
+
+    def wait_ended(self, timeout_s: float) -> bool:
+        """Wait until the node has ended; return whether it has."""
+        return self.driver.until(lambda: self.children.status('node') is not None, timeout_s)
+
+    def wait_ready(self) -> bool:
+        """Wait until the node takes images; return whether it does."""
+        driver = self.driver
+
+        def is_ready() -> bool:
+            self.supervise()
+            return driver.status.get('state') == 'active' and \
+                bool(driver.image_readers() - self._old_readers)
+        if not driver.until(is_ready, READY_S):
+            return False
+        if self._ended_at is not None:
+            self.restart_s.append(time.monotonic() - self._ended_at)
+            self._ended_at = None
+            self._old_readers = set()
+        return True
+
+    def private_bytes(self) -> int:
+        """Return the memory that the node alone uses."""
+        total = 0
+        for line in Path(f'/proc/{self.pid}/smaps_rollup').read_text().splitlines():
+            if line.startswith(('Private_Clean', 'Private_Dirty')):
+                total += int(line.split()[1]) * 1024
+        return total
+
+
+def shared_memory_of(pid: int) -> set[str]:
+    """Return the files of shared memory that belong to a process alone by their names' owner."""
+    found = set()
+    with suppress(OSError):
+        for line in Path(f'/proc/{pid}/maps').read_text().splitlines():
+            name = line.split(maxsplit=5)[-1]
+            # segments carry a participant's own random number; ports are shared with others
+            if name.startswith('/dev/shm/fastrtps_') and 'port' not in name:
+                found.add(name)
+    return found
