@@ -31,8 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
                             help='measure on a drive, or score a folder by a protocol')
     commands.add_subcommand('ablate', _ablate_parser(),
                             help='train a grid of variants and compare them')
+    commands.add_subcommand('clip_prior_ablation', _clip_prior_ablation_parser(),
+                            help='train PixelFormer with and without language and compare')
+    commands.add_subcommand('embed', _embed_parser(),
+                            help='teach a model of kind clip_prior more words about scenes')
     commands.add_subcommand('accuracy', _accuracy_parser(),
                             help='measure everything that docs/accuracy.md shows')
+    commands.add_subcommand('gpu_bench', _gpu_bench_parser(),
+                            help='measure networks through torch on a GPU')
     chosen = parser.parse_args(arguments)
     options = parser.instantiate(chosen)[chosen.subcommand]
     try:
@@ -128,6 +134,30 @@ def _ablate_parser() -> ArgumentParser:
     return parser
 
 
+def _clip_prior_ablation_parser() -> ArgumentParser:
+    parser = ArgumentParser(description='Train the variants of a grid and measure each with the '
+                                        "scene's caption, a wrong one and none; run the same "
+                                        'command again to go on.')
+    parser.add_argument('grid', type=Path, help='YAML file of the stage fit and of variants')
+    parser.add_argument('--out', type=Path, required=True, help='JSON file for the rows')
+    parser.add_argument('--runs', type=Path, default=Path('runs/clip_prior_ablation'),
+                        help='folder for the run folders of the variants')
+    parser.add_argument('--markdown', type=Path | None, default=None,
+                        help='file whose table is brought up to date')
+    return parser
+
+
+def _embed_parser() -> ArgumentParser:
+    parser = ArgumentParser(description='Add prompts to prompts.npz beside a model.')
+    parser.add_argument('--model', type=Path, required=True, help='model folder')
+    parser.add_argument('--prompts', type=list[str], required=True,
+                        help='JSON list of sentences, such as \'["a greenhouse"]\'')
+    parser.add_argument('--weights', type=str, default='',
+                        help='file or name of the weights of the text tower, where those that the '
+                             'model was trained with are not at hand')
+    return parser
+
+
 def _accuracy_parser() -> ArgumentParser:
     parser = ArgumentParser(description='Measure priors, plane sweep and models, side by side.')
     parser.add_argument('--street', type=str, required=True, help='drive with ground truth')
@@ -140,6 +170,27 @@ def _accuracy_parser() -> ArgumentParser:
     parser.add_argument('--json', type=Path | None, default=None, help='file for the figures')
     parser.add_argument('--markdown', type=Path | None, default=None, help='file for the tables')
     return parser
+
+
+def _gpu_bench_parser() -> ArgumentParser:
+    parser = ArgumentParser(description='Measure latency through torch CUDA graphs against what '
+                                        'the device can do.')
+    parser.add_argument('models', type=Path, nargs='+',
+                        help='run folders, or training YAML files (random weights)')
+    parser.add_argument('--out', type=Path, default=Path('out/gpu_bench.json'))
+    parser.add_argument('--device', default='cuda', help='cpu tries the code, not the speed')
+    parser.add_argument('--size', type=tuple[int, int], default=(224, 672),
+                        help='height and width')
+    parser.add_argument('--sources', type=int, default=2, help='earlier frames that are matched')
+    parser.add_argument('--frames', type=int, default=200, help='frames to measure')
+    return parser
+
+
+def _gpu_bench(options: object) -> None:
+    from hybrid_depth_training.gpu_bench import gpu_bench
+    print(json.dumps(gpu_bench(options.models, options.out, device=options.device,
+                               size=options.size, sources=options.sources,
+                               frames=options.frames), indent=1))
 
 
 def _train(options: object) -> None:
@@ -212,9 +263,20 @@ def _ablate(options: object) -> None:
     print(table(ablate(options.grid, options.runs, options.out)))
 
 
+def _clip_prior_ablation(options: object) -> None:
+    from hybrid_depth_training.clip_prior_ablation import clip_prior_ablation, table
+    print(table(clip_prior_ablation(options.grid, options.runs, options.out, options.markdown)))
+
+
+def _embed(options: object) -> None:
+    from hybrid_depth_training.embed import embed
+    print('\n'.join(embed(options.model, options.prompts, options.weights).prompts))
+
+
 COMMANDS = {
     'train': _train, 'export': _export, 'evaluate': _evaluate, 'kitti_truth': _kitti_truth,
-    'accuracy': _accuracy, 'ablate': _ablate, 'describe': _describe,
+    'gpu_bench': _gpu_bench, 'accuracy': _accuracy, 'ablate': _ablate, 'describe': _describe,
+    'clip_prior_ablation': _clip_prior_ablation, 'embed': _embed,
 }
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ import numpy as np
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.errors import ConfigError
+from hybrid_depth.preprocess import resized
 from hybrid_depth_training.data import DepthSample
 
 
@@ -54,6 +55,7 @@ class View:
     source_T_target: np.ndarray  # (S, 4, 4) float32 metres; identity where unknown
     source_valid: np.ndarray  # (S,) float32, 1 = there is an image
     source_posed: np.ndarray  # (S,) float32, 1 = and its pose is known
+    caption: str = ''
 
 
 NO_AUGMENT = AugmentConfig(zoom=1.0, roll_deg=0.0, flip=0.0, grey=0.0, jitter=0.0)
@@ -84,8 +86,7 @@ def make_view(sample: DepthSample, size: tuple[int, int], config: AugmentConfig,
     colours = _draw_colours(config, rng)
 
     def plain(image_rgb: np.ndarray) -> np.ndarray:
-        image = cv2.resize(image_rgb, (camera.width, camera.height),
-                           interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        image = resized(image_rgb, camera.width, camera.height)
         image = cv2.warpAffine(image, move, (width, height), flags=cv2.INTER_LINEAR,
                                borderMode=cv2.BORDER_REPLICATE)
         return np.ascontiguousarray(image[:, ::-1] if flip else image)
@@ -119,7 +120,7 @@ def make_view(sample: DepthSample, size: tuple[int, int], config: AugmentConfig,
             posed[index] = 1
     image = plain(sample.image_rgb)
     return View(_change_colours(image, colours, rng), image, K, depth, sample.is_sparse,
-                source_image, source_plain, source_T_target, valid, posed)
+                source_image, source_plain, source_T_target, valid, posed, sample.caption)
 
 
 def _offset(excess: int, is_random: bool, rng: np.random.Generator) -> int:

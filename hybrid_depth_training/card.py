@@ -13,6 +13,8 @@ _DATA = {  # dataset and folder in a model's trained_on begin with -> where it i
     'drive 2011_09_26_drive': 'KITTI raw (Geiger et al. 2013), LiDAR depth; CC BY-NC-SA 3.0',
     'kitti_odometry': 'KITTI odometry (Geiger et al. 2012), depth by our own stereo matching; '
                       'CC BY-NC-SA 3.0',
+    'nyu': 'NYU Depth v2 (Silberman et al. 2012), RGB-D; for research',
+    'sunrgbd': 'SUN RGB-D (Song et al. 2015), RGB-D; for research',
     'sevenscenes': '7-Scenes (Shotton et al. 2013), RGB-D; non-commercial',
     'drive hololens': 'HoloLens RGB-D sequence; MIT',
     'synthetic': "this project's synthetic streets, single views and short drives; Apache-2.0",
@@ -88,6 +90,10 @@ _LIMITS = ('Trained on a few hundred real frames. Depth outside streets seen fro
 _KINDS = {  # kind of a model -> what it does, its limits
     'single_frame': ('Single image and intrinsics to metric depth and sigma.',
                      f'{_LIMITS} Single frame: odometry does not enter it.'),
+    'clip_prior': ('Image, intrinsics and the features of a sentence about the scene to metric '
+                   'depth and sigma; `prompts.npz` holds the sentences that it can be told.',
+                   f'{_LIMITS} Single frame: odometry does not enter it. Words that do not fit '
+                   'the scene may change the scale of depth.'),
     'posed': ('Image, intrinsics and up to two earlier frames with the camera motion since to '
               'metric depth and sigma; without a usable motion, the image alone.',
               f'{_LIMITS} Matching needs a camera that moves, and a scene that stands still; near '

@@ -33,6 +33,8 @@ class SourceConfig:
     """Share at the end of the sequence that is kept for validation, never trained on"""
     all_frames: bool = False
     """Learn from frames without truth too, as objectives that need none can"""
+    captions: str = ''
+    """YAML table of scene captions (see data/captions.py); '' = those of the dataset, if any"""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the dataset's load()"""
 
@@ -122,7 +124,7 @@ class TrainConfig:
     encoder_lr: float = 1.5e-4
     """Highest learning rate of the encoder"""
     schedule: str = 'cosine'
-    """Learning rate over the run: cosine, step or onecycle; see schedules.py"""
+    """Learning rate over the run: cosine, step, onecycle or polynomial; see schedules.py"""
     warmup_steps: int = 100
     """Steps of linear warm-up; onecycle has its own"""
     drop_every: int = 0

@@ -80,6 +80,7 @@ def _inputs(network: nn.Module, group: GroupConfig) -> list[torch.Tensor]:
     known: dict[str, Callable[[], torch.Tensor]] = {
         'image': lambda: images[:, 0],
         'K': lambda: torch.zeros(1, 3, 3),
+        'text': lambda: torch.zeros(1, network.text_dim),
         'source_features': lambda: network.source_features(images),
         'source_T_target': lambda: torch.zeros(1, 1, 4, 4),
         'source_valid': lambda: torch.zeros(1, 1),

@@ -17,92 +17,69 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 its usual name
 
 from hybrid_depth.contract import METADATA_KEY, ModelSpec, SCHEMA
 from hybrid_depth.drives.synthetic import open_drive
 from hybrid_depth.errors import ConfigError, ContractError
+from hybrid_depth.runtime import BackendOptions
+from hybrid_depth.runtime.graph_lint import check
 from hybrid_depth.runtime.ort import open_backend
-from hybrid_depth_training import checkpoint, losses
+from hybrid_depth.scene_prompts import TABLE, write_table
+from hybrid_depth_training import checkpoint
 from hybrid_depth_training.calibration import SigmaScale
 from hybrid_depth_training.card import validation_rows, write_card
+from hybrid_depth_training.clip_prior import ClipPriorOptions
 from hybrid_depth_training.config import read_config, TrainConfig
+from hybrid_depth_training.embed import make_table
+from hybrid_depth_training.exported import ExportedClipPrior, ExportedDepth, ExportedPosed
+from hybrid_depth_training.models.clip_prior.network import ClipPriorConfig, ClipPriorDepth
+from hybrid_depth_training.models.clip_prior.window_attention import ONNX_TRANSLATIONS
 from hybrid_depth_training.models.compact import MAX_DEPTH_M, MIN_DEPTH_M
 from hybrid_depth_training.models.encoders.vit import explicit_attention
 from hybrid_depth_training.models.posed import PosedDepth
 from hybrid_depth_training.models.sweep import FEATURE_STRIDE
-from hybrid_depth_training.objectives import make_objective
-from hybrid_depth_training.onnx_rewrite import as_opset_17, OPSET, store_in_half
+from hybrid_depth_training.objectives import make_objective, read_options
+from hybrid_depth_training.onnx_rewrite import (
+    as_opset_17,
+    cast_image_first,
+    OPSET,
+    store_in_half,
+)
+from hybrid_depth_training.weights import RANDOM
 
 _log = logging.getLogger(__name__)
 # Largest relative difference between torch and ONNX Runtime by kind, and the share of the values
 # of each output that must be so near; see _parity.
-PARITY = {'single_frame': (2e-4, 1.0), 'posed': (1e-3, 0.99)}
-SOURCES = 2  # of a posed model
+PARITY = {'single_frame': (2e-4, 1.0), 'posed': (1e-3, 0.99), 'clip_prior': (5e-4, 1.0)}
+_RECIPES = Path(__file__).resolve().parents[1] / 'config' / 'training'
 _GOLDEN_SIZES = ((192, 640), (288, 416))
-
-
-class ExportedDepth(nn.Module):
-    """The graph as deployed: image (1, H, W, 3) uint8, K (1, 3, 3) -> depth, sigma in metres."""
-
-    outputs = ('depth', 'sigma')
-
-    def __init__(self, network: nn.Module, sigma: SigmaScale) -> None:
-        super().__init__()
-        self.network = network
-        self.sigma_per_b = losses.SIGMA_PER_B * sigma.single
-
-    def forward(self, image: torch.Tensor, K: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        log_depth, log_b = self.network(image, K)
-        depth = torch.exp(log_depth).clamp(MIN_DEPTH_M, MAX_DEPTH_M)
-        return depth, depth * torch.exp(log_b) * self.sigma_per_b
-
-
-class ExportedPosed(nn.Module):
-    """The recurrent graph as deployed; inputs and outputs as in ModelSpec, kind 'posed'."""
-
-    outputs = ('depth', 'sigma', 'features', 'single_depth', 'matched_depth', 'match_weight')
-
-    def __init__(self, network: PosedDepth, sigma: SigmaScale) -> None:
-        super().__init__()
-        self.network = network
-        self.network.single_sigma_scale = sigma.single
-        self.sigma_scale = sigma.posed
-
-    def forward(self, image: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor,
-                source_T_target: torch.Tensor,
-                source_valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        single = self.network.opinion_of_single(image, K)
-        posed = self.network.refined(single, K, source_features, source_T_target, source_valid)
-        any_valid = source_valid.amax(1).view(-1, 1, 1, 1)
-        sigma_per_b = losses.SIGMA_PER_B * (1 + (self.sigma_scale - 1) * any_valid)
-        depth = torch.exp(posed.log_depth).clamp(MIN_DEPTH_M, MAX_DEPTH_M)
-        single_depth = torch.exp(F.avg_pool2d(single.log_depth, 2))
-        return (depth, depth * torch.exp(posed.log_b) * sigma_per_b, posed.features,
-                single_depth.clamp(MIN_DEPTH_M, MAX_DEPTH_M), torch.exp(posed.matched_log_depth),
-                torch.sigmoid(posed.match_trust) * any_valid)
 
 
 def export(run: Path, out: Path, sigma: SigmaScale) -> Path:
     """
     Export the newest checkpoint of ``run`` into the folder ``out``; return the ONNX path.
 
-    Writes model.onnx, golden.npz, card.json and CARD.md. Raises ContractError where ONNX Runtime
-    and torch differ by more than PARITY on the golden inputs; nothing is written then.
+    Writes model.onnx, golden.npz, card.json and CARD.md, and prompts.npz for a model that takes
+    words. Raises ContractError where ONNX Runtime and torch differ by more than PARITY on the
+    golden inputs; nothing is written then.
     """
     config = load_config(run)
     step, network = load_model(run, config)
     exported = make_exported(network, sigma)
     street = max(config.groups.values(), key=lambda group: group.width)
-    posed = {'sources': SOURCES, 'feature_channels': network.channels,
+    posed = {'sources': config.neighbours.count, 'feature_channels': network.channels,
              'feature_stride': FEATURE_STRIDE} if isinstance(network, PosedDepth) else {}
     trained_on = trained_on_labels(config)
+    kind = {ExportedPosed: 'posed', ExportedClipPrior: 'clip_prior'}.get(
+        type(exported), 'single_frame')
+    text = {'text_dim': network.text_dim} if kind == 'clip_prior' else {}
+    table = make_table(config) if text else None  # first: the text tower may be missing
     spec = ModelSpec(
-        name=config.name, schema=SCHEMA, kind='posed' if posed else 'single_frame',
+        name=config.name, schema=SCHEMA, kind=kind,
         size_multiple=network.size_multiple,
         pixels=config.deploy_pixels or street.height * street.width,
-        min_depth_m=MIN_DEPTH_M, max_depth_m=MAX_DEPTH_M, licence=config.licence,
-        trained_on=trained_on, **posed)
+        min_depth_m=MIN_DEPTH_M, max_depth_m=_farthest(network), licence=config.licence,
+        trained_on=trained_on, **posed, **text)
     out.mkdir(parents=True, exist_ok=True)
     part = out / 'model.part.onnx'
     golden = _golden(exported, spec)
@@ -116,6 +93,8 @@ def export(run: Path, out: Path, sigma: SigmaScale) -> Path:
         raise
     _log.info('parity with ONNX Runtime: relative difference %.1e', worst)
     path = part.replace(out / 'model.onnx')
+    if table is not None:
+        write_table(out / TABLE, table)
     np.savez_compressed(out / 'golden.npz', **golden)
     write_card(out, {
         'name': config.name,
@@ -143,8 +122,19 @@ def export(run: Path, out: Path, sigma: SigmaScale) -> Path:
 def make_exported(network: nn.Module, sigma: SigmaScale) -> nn.Module:
     """Wrap a trained network as the graph that is deployed."""
     explicit_attention(network)  # fused attention is wrong in several versions of TensorRT
-    kind = ExportedPosed if isinstance(network, PosedDepth) else ExportedDepth
+    kind: type[nn.Module] = ExportedDepth
+    if isinstance(network, PosedDepth):
+        kind = ExportedPosed
+    elif isinstance(network, ClipPriorDepth) and network.has_language:
+        kind = ExportedClipPrior
     return kind(network, sigma).eval()
+
+
+def _farthest(network: nn.Module) -> float:
+    """Return the depth in metres at which a network saturates."""
+    if isinstance(network, ClipPriorDepth) and not network.config.canonical_focal_px:
+        return float(network.max_depth_m)
+    return MAX_DEPTH_M
 
 
 def initial_weights(config: TrainConfig) -> str:
@@ -152,6 +142,8 @@ def initial_weights(config: TrainConfig) -> str:
     before = config.options.get('single_from') or config.init_from
     if before:
         return initial_weights(load_config(Path(before)))
+    if config.objective == 'clip_prior':
+        return _clip_prior_weights(config)
     options = {'encoder': 'efficientnet_lite0', 'weights': 'imagenet', **config.options}
     text = f"{options['encoder']} ({Path(options['weights']).name})"
     if options.get('network') == 'hybrid':
@@ -160,18 +152,32 @@ def initial_weights(config: TrainConfig) -> str:
     return text
 
 
+def _clip_prior_weights(config: TrainConfig) -> str:
+    options = read_options(ClipPriorOptions, config.options)
+    network = read_options(ClipPriorConfig, options.clip_prior)
+    text = f'{network.backbone} ({Path(network.backbone_weights).name})'
+    if network.trca != 'none' or network.tbcp or network.language_range:
+        text += f' and the text tower {network.text_model} ({Path(options.text_weights).name})'
+    if options.text_weights == RANDOM:
+        text += ': random text tower, shows the mechanism, not what CLIP knows'
+    return text
+
+
 def commands(config: TrainConfig, out: Path) -> list[str]:
     """Return the commands that make this model from nothing, in order."""
     train = [f'python -m hybrid_depth_training train --run config/training/{name}.yaml '
              f'--out runs/{name}' for name in (*run_names(config), config.name)]
+    unseen = f'{config.name}_unseen'  # a recipe that holds out a whole scene, where there is one
+    calibrate = f' --calibrate_on runs/{unseen}' if (_RECIPES / f'{unseen}.yaml').is_file() else ''
     return [*train, f'python -m hybrid_depth_training export runs/{config.name} --out '
-                    f'hybrid_depth/models/{out.name} --calibrate_on runs/{config.name}_unseen']
+                    f'hybrid_depth/models/{out.name}{calibrate}']
 
 
 def runs_before(config: TrainConfig) -> list[Path]:
     """Return the folders of the runs that this one took weights from."""
     named = (config.init_from, *(config.options.get(key)
-                                 for key in ('single_from', 'refinement_from')))
+                                 for key in ('single_from', 'refinement_from',
+                                             'encoder_from')))
     return [Path(name) for name in named if name]
 
 
@@ -224,7 +230,8 @@ def _write_onnx(exported: nn.Module, spec: ModelSpec, example: dict[str, torch.T
         exported, tuple(example[name] for name in names), dynamo=True, verbose=False,
         opset_version=18,  # the oldest it can write; see as_opset_17
         input_names=names, output_names=list(exported.outputs),
-        dynamic_shapes=tuple(shapes.get(name) for name in names))
+        dynamic_shapes=tuple(shapes.get(name) for name in names),
+        custom_translation_table=ONNX_TRANSLATIONS)
     graph = as_opset_17(program.model_proto)
     # what stays symbolic has a name that the runtimes know
     full, small = ('height', 'width'), ('feature_height', 'feature_width')
@@ -241,9 +248,15 @@ def _write_onnx(exported: nn.Module, spec: ModelSpec, example: dict[str, torch.T
         node.doc_string = ''
     del graph.metadata_props[:]
     store_in_half(graph)
+    cast_image_first(graph)
     onnx.helper.set_model_props(graph, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(graph)
     onnx.save(graph, str(path))
+    try:
+        check(path, spec, _GOLDEN_SIZES[0])
+    except ContractError:
+        path.unlink()
+        raise
 
 
 def _golden(exported: nn.Module, spec: ModelSpec) -> dict[str, np.ndarray]:
@@ -264,11 +277,17 @@ def _golden_inputs(exported: nn.Module, spec: ModelSpec, seed: int,
     """Show a moment of the synthetic drive of ``seed``, the frames before it as sources."""
     from hybrid_depth.preprocess import network_view, to_network
     drive = open_drive(seed)
-    frames = [drive.frame(index) for index in (12, 10, 7)]
+    # the gaps grow, as those of keyframes do
+    frames = [drive.frame(index) for index in (16, 14, 11, 7, 2)[:1 + spec.sources]]
     views = [network_view(frame.camera, size) for frame in frames]
     images = [to_network(frame.image_rgb, view)
               for frame, view in zip(frames, views, strict=True)]
     inputs = {'image': images[0], 'K': views[0].K}
+    if spec.kind == 'clip_prior':  # no sentence, but of the same length
+        text = np.random.default_rng(seed).standard_normal((1, spec.text_dim)).reshape(
+            exported.network.text_rows, -1)
+        text /= np.linalg.norm(text, axis=-1, keepdims=True)
+        inputs['text'] = text.reshape(1, -1).astype(np.float32)
     if spec.kind == 'posed':
         with torch.no_grad():
             features = exported.network.source_features(
@@ -292,7 +311,7 @@ def _parity(path: Path, spec: ModelSpec, golden: dict[str, np.ndarray]) -> float
     limit, share = PARITY[spec.kind]
     worst = 0.0
     for index, size in enumerate(_GOLDEN_SIZES):
-        backend = open_backend(path, spec, size, 2)
+        backend = open_backend(path, spec, size, BackendOptions(cpu_threads=2))
         inputs = {key: golden[f'{index}_{key}'] for key in spec.inputs(size)}
         if spec.kind == 'posed':
             inputs['source_features'] = tuple(

@@ -43,6 +43,21 @@ def log_l1(log_depth: torch.Tensor, depth_m: torch.Tensor) -> torch.Tensor:
     return _mean(log_error(log_depth, depth_m).abs(), ~torch.isnan(depth_m))
 
 
+def silog(log_depth: torch.Tensor, depth_m: torch.Tensor, variance_focus: float = 0.85,
+          ) -> torch.Tensor:
+    """
+    Scale-invariant logarithmic error, 10 sqrt(mean(e^2) - 0.85 mean(e)^2).
+
+    Over all pixels with truth of the batch (Eigen et al., NeurIPS 2014, in the scaling of Lee et
+    al., BTS, 2019, which PixelFormer uses). 0 without any truth, and without a gradient there.
+    """
+    has_range = torch.isfinite(depth_m)
+    count = has_range.sum().clamp(min=1)
+    e = torch.where(has_range, log_error(log_depth, depth_m), torch.zeros_like(log_depth))
+    mean, square = e.sum() / count, (e * e).sum() / count
+    return 10 * torch.sqrt((square - variance_focus * mean**2).clamp(min=1e-12))
+
+
 def gradient_matching(log_depth: torch.Tensor, depth_m: torch.Tensor,
                       is_sparse: torch.Tensor, scales: int = 4) -> torch.Tensor:
     """

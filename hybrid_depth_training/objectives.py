@@ -19,7 +19,7 @@ from torch import nn
 
 from hybrid_depth.errors import ConfigError
 
-Batch = dict[str, torch.Tensor]  # as collate() in views.py makes it
+Batch = dict[str, Any]  # tensors, and the captions, as collate() in views.py makes it
 Options = TypeVar('Options')
 
 # name -> 'module:class'; the class is built from (options, lr, encoder_lr, steps)
@@ -29,6 +29,7 @@ OBJECTIVES: dict[str, str] = {
     'coarse': 'hybrid_depth_training.coarse:Coarse',
     'monodepth2': 'hybrid_depth_training.hosts:Monodepth2',
     'manydepth': 'hybrid_depth_training.hosts:ManydepthHost',
+    'clip_prior': 'hybrid_depth_training.clip_prior:ClipPrior',
 }
 
 
@@ -73,11 +74,17 @@ def make_objective(name: str, options: Mapping[str, Any], lr: float, encoder_lr:
 
     Raises ConfigError on an unknown name or option.
     """
+    kind = objective_class(name)
+    return kind(kind.blank(options) if blank else options, lr, encoder_lr, steps)
+
+
+def objective_class(name: str) -> type[Objective]:
+    """Return the class of the row ``name``. Raises ConfigError where there is none."""
     if name not in OBJECTIVES:
         raise ConfigError(f'unknown objective {name!r}; known: {", ".join(OBJECTIVES)}')
     module, _, class_name = OBJECTIVES[name].partition(':')
     kind: type[Objective] = getattr(import_module(module), class_name)
-    return kind(kind.blank(options) if blank else options, lr, encoder_lr, steps)
+    return kind
 
 
 def read_options(kind: type[Options], options: Mapping[str, Any]) -> Options:

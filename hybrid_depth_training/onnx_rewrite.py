@@ -10,6 +10,9 @@ from hybrid_depth.errors import ContractError
 
 OPSET = 17  # the highest that TensorRT 10.3 and the runtimes before it read without loss
 _HALF_FROM = 4096  # values of a weight that is worth storing in half precision
+# what may stand between the image and its Cast: they do the same to floats
+_MOVES = frozenset({'Transpose', 'Reshape', 'Slice', 'Squeeze', 'Unsqueeze', 'Gather', 'Identity',
+                    'Flatten'})
 # attributes that opset 18 added, with the values that mean what opset 17 does
 _NEW_DEFAULTS = (('antialias', 0), ('keep_aspect_ratio_policy', b'stretch'),
                  ('noop_with_empty_axes', 0))
@@ -40,6 +43,39 @@ def store_in_half(model: onnx.ModelProto) -> None:
     model.graph.node.extend(nodes)
 
 
+def cast_image_first(model: onnx.ModelProto) -> None:
+    """
+    Make a Cast the only reader of the image of bytes, which is all that TensorRT allows.
+
+    The exporter writes ``image.permute(...).float()`` as it stands: a Transpose of bytes first.
+    """
+    graph = model.graph
+    images = {value.name for value in graph.input
+              if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    of_bytes = set(images)  # the image, and what moves its bytes about
+    renamed = {name: f'{name}_float' for name in images}
+    nodes = [onnx.helper.make_node('Cast', [name], [renamed[name]], name=f'cast_{name}',
+                                   to=onnx.TensorProto.FLOAT) for name in sorted(images)]
+    for node in graph.node:
+        if node.op_type == 'Cast' and node.input[0] in of_bytes:
+            if node.attribute[0].i != onnx.TensorProto.FLOAT:
+                raise ContractError(f'the graph casts its image to something else than float32 '
+                                    f'({node.name!r}); cast it to float32')
+            renamed[node.output[0]] = renamed.get(node.input[0], node.input[0])
+            continue
+        if of_bytes.intersection(node.input) and node.op_type != 'Shape':
+            if node.op_type not in _MOVES:
+                raise ContractError(f'the graph computes with bytes ({node.op_type} '
+                                    f'{node.name!r}); cast the image to float32 first')
+            of_bytes.update(node.output)
+        inputs = [renamed.get(name, name) for name in node.input]
+        del node.input[:]
+        node.input.extend(inputs)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def as_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     Rewrite a model of opset 18, which is what the exporter writes, in terms of opset 17.
@@ -68,6 +104,8 @@ def as_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
             axes = constants[node.input[1]].tolist()
             del node.input[1]
             node.attribute.append(onnx.helper.make_attribute('axes', axes))
+        elif node.op_type == 'Pad' and len(node.input) < 4:
+            continue  # the fourth, axes, is what is new
         elif node.op_type != 'Resize' or attributes & {'antialias', 'axes',
                                                        'keep_aspect_ratio_policy'}:
             raise ContractError(f'the graph has a {node.op_type} {sorted(attributes)} of opset '

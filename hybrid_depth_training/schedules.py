@@ -57,9 +57,18 @@ def one_cycle(step: int, config: TrainConfig) -> Rates:
                  slow_to_fast[1] + (slow_to_fast[0] - slow_to_fast[1]) * weight)
 
 
+def polynomial(step: int, config: TrainConfig) -> Rates:
+    """Linear warm-up, then down to a tenth by (1 - progress)^0.9, as PixelFormer is trained."""
+    if step < config.warmup_steps:
+        return Rates((step + 1) / config.warmup_steps, BETA1)
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return Rates(0.1 + 0.9 * (1 - min(1.0, progress)) ** 0.9, BETA1)
+
+
 # name -> function of (step, TrainConfig); steps count from 0
 SCHEDULES: dict[str, Callable[[int, TrainConfig], Rates]] = {
     'cosine': cosine,
     'step': drops,
     'onecycle': one_cycle,
+    'polynomial': polynomial,
 }

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from hybrid_depth.errors import ConfigError
 from hybrid_depth_training.augment import AugmentConfig, make_view, NO_AUGMENT, View
 from hybrid_depth_training.config import NeighbourConfig, SourceConfig, TrainConfig
 from hybrid_depth_training.data import DATASETS, DepthSample, load, Recording
+from hybrid_depth_training.data.captions import captioned, read_captions
 from hybrid_depth_training.data.frame_cache import FrameCache
 
 _log = logging.getLogger(__name__)
@@ -40,6 +43,9 @@ class DataMix:
                 raise ConfigError(f'unknown dataset {source.dataset!r}; known: {list(DATASETS)}')
             recordings = [cache.over(recording) for recording in
                           load(source.dataset, source.path, **source.options)]
+            if source.captions:
+                table = read_captions(Path(source.captions))
+                recordings = [captioned(recording, table) for recording in recordings]
             if source.all_frames:
                 recordings = [replace(r, targets=range(len(r))) for r in recordings]
             training, held = split(recordings, source.hold_out)
@@ -178,19 +184,20 @@ def usable_sources(recording: Recording, index: int, sample: DepthSample,
     return [other for other, usable in zip(known, is_usable, strict=True) if usable]
 
 
-def collate(views: list[View]) -> dict[str, torch.Tensor]:
+def collate(views: list[View]) -> dict[str, Any]:
     """
     Stack views into a batch.
 
     image, image_plain (B, H, W, 3) uint8; K (B, 3, 3); depth_m (B, 1, H, W); is_sparse (B,);
     source_image, source_plain (B, S, H, W, 3) uint8; source_T_target (B, S, 4, 4);
-    source_valid, source_posed (B, S).
+    source_valid, source_posed (B, S); caption: B texts, '' = nothing is said.
     """
     def stack(key: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([getattr(view, key) for view in views]))
-    batch = {key: stack(key) for key in (
+    batch: dict[str, Any] = {key: stack(key) for key in (
         'image', 'image_plain', 'K', 'depth_m', 'source_image', 'source_plain', 'source_T_target',
         'source_valid', 'source_posed')}
     batch['depth_m'] = batch['depth_m'][:, None]
     batch['is_sparse'] = torch.tensor([view.is_sparse for view in views])
+    batch['caption'] = [view.caption for view in views]
     return batch

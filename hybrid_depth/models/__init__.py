@@ -8,6 +8,7 @@ A folder holds model.onnx, golden.npz (inputs and outputs to accept a runtime by
 """
 from __future__ import annotations
 
+from contextlib import suppress
 import hashlib
 import json
 from pathlib import Path
@@ -50,11 +51,12 @@ def find_model(name_or_path: str | Path, folder: Path = FOLDER) -> Path:
         path = folder / name / 'model.onnx'
         _verify(path, read_card(name, folder))
         return path
-    path = Path(name).expanduser()
-    if path.is_dir() and (path / 'model.onnx').is_file():
-        return path / 'model.onnx'
-    if path.suffix == '.onnx' and path.is_file():
-        return path
+    with suppress(OSError, RuntimeError):  # a name that can be no path, or ~ of nobody
+        path = Path(name).expanduser()
+        if path.is_dir() and (path / 'model.onnx').is_file():
+            return path / 'model.onnx'
+        if path.suffix == '.onnx' and path.is_file():
+            return path
     shipped = ', '.join(shipped_models(folder)) or 'none'
     raise ContractError(f'there is no model {name!r}: it is neither a shipped model (shipped: '
                         f'{shipped}), nor an .onnx file, nor a folder with model.onnx')

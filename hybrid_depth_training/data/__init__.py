@@ -27,6 +27,7 @@ class DepthSample:
     depth_m: np.ndarray  # (H, W) float32; NaN = no truth, +Inf = nothing within range
     is_sparse: bool  # single LiDAR returns: moved as points, no gradients between neighbours
     world_T_camera: np.ndarray | None = None  # (4, 4) float64 metres; None = unknown
+    caption: str = ''  # what a person would say of the scene; '' = nothing is said
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ DATASETS: dict[str, str] = {
     'nyu': 'hybrid_depth_training.data.nyu',
     'rgbd': 'hybrid_depth_training.data.rgbd',  # 7-Scenes, ScanNet and folders, with poses
     'sevenscenes': 'hybrid_depth_training.data.rgbd',  # the same, under the name on model cards
+    'sunrgbd': 'hybrid_depth_training.data.sunrgbd',  # single images, with scene labels
     'tusimple': 'hybrid_depth_training.data.tusimple',  # lanes instead of depth
     'synthetic': 'hybrid_depth_training.data.synthetic',  # single views of the project's streets
     'synthetic_clips': 'hybrid_depth_training.data.synthetic_clips',  # short drives through them

@@ -49,7 +49,7 @@ def _read(images: list[Path], poses: list[np.ndarray | None], P0: np.ndarray,
         raise DriveError(f'{left_path} and its right image cannot be read as a pair')
     kept = Path(keep_in, sequence.name, f'{left_path.stem}.npy') if keep_in else None
     if kept is not None and kept.is_file():
-        depth = np.load(kept)
+        depth = np.load(kept, allow_pickle=False)
     else:
         depth = stereo_depth(left, right, focal_baseline)
         if kept is not None:

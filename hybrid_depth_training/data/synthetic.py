@@ -43,7 +43,7 @@ def load(path: str, count: int, height: int = 192, width: int = 640,
 
 
 def _read(file: Path, _: int) -> DepthSample:
-    with np.load(file) as arrays:
+    with np.load(file, allow_pickle=False) as arrays:
         image_rgb = arrays['image_rgb']
         height, width = image_rgb.shape[:2]
         return DepthSample(file.stem, image_rgb, CameraModel.from_K(arrays['K'], width, height),

@@ -38,7 +38,7 @@ def load(path: str, count: int, height: int = 192, width: int = 640,
             _render_clip(file, seed, (height, width))
             if (seed - first_seed) % 20 == 0:
                 _log.info('rendered synthetic clip %d of %d', seed - first_seed, count)
-        with np.load(file) as arrays:
+        with np.load(file, allow_pickle=False) as arrays:
             poses = list(arrays['world_T_camera'])
         recordings.append(Recording(file.stem, functools.partial(_read_frame, file), poses,
                                     range(len(poses))))
@@ -73,7 +73,7 @@ def _render_clip(file: Path, seed: int, size: tuple[int, int]) -> None:
 
 
 def _read_frame(file: Path, index: int) -> DepthSample:
-    with np.load(file) as arrays:
+    with np.load(file, allow_pickle=False) as arrays:
         image_rgb = arrays['image_rgb'][index]
         height, width = image_rgb.shape[:2]
         return DepthSample(f'{file.stem}_{index}', image_rgb,

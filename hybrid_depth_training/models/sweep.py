@@ -8,6 +8,7 @@ from torch.nn import functional as F  # noqa: N812 its usual name
 
 FEATURE_STRIDE = 4
 GROUPS = 4  # of feature channels, each compared on its own
+_NEVER = 1e-3  # the least that a source counts
 _CHUNK = 16  # planes that are looked up at a time
 _OVERSAMPLE = 2  # source features are looked up on a grid so much finer: rounding to the nearest
 # cell then costs an eighth of a matching pixel on average and is ten times faster than
@@ -24,8 +25,8 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
     features (B, C, h, w); K (B, 3, 3) pixels at stride 1; the others as in PosedDepth; planes_m
     (1, D, 1, 1). Returns the volume (B, D, 4 (G + 1), h/2, w/2), cells folded by 2x2 as
     pixel_unshuffle does: the similarity per group of channels, averaged over the sources that see
-    the point and times ``temperature``, and the share of sources that do; and the mean of that
-    share over the planes, (B, 1, h, w).
+    the point, weighted by ``usefulness`` and times ``temperature``, and the share of sources that
+    do; and the mean of that share over the planes, (B, 1, h, w).
     """
     batch, channels, height, width = features.shape
     fine = (height * _OVERSAMPLE, width * _OVERSAMPLE)
@@ -40,7 +41,7 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
     by_group = torch.eye(GROUPS, device=features.device, dtype=features.dtype) \
         .repeat_interleave(channels // GROUPS, dim=0)
     target = folded(features * temperature).transpose(1, 2).reshape(-1, channels, 1) * by_group
-    total, seen = [0.0] * len(chunks), [0.0] * len(chunks)
+    total, seen, weights = ([0.0] * len(chunks) for _ in range(3))
     scale = _OVERSAMPLE / FEATURE_STRIDE
     for index in range(source_features.shape[1]):
         R, t = source_T_target[:, index, :3, :3], source_T_target[:, index, :3, 3:]
@@ -54,6 +55,7 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
         table = torch.cat([table, torch.zeros_like(table[:, :1])], dim=1)
         table = table.reshape(-1, channels)
         valid = source_valid[:, index].view(-1, 1, 1)
+        way = t.norm(dim=1, keepdim=True)  # (B, 1, 1) metres
         for number, depths in enumerate(chunks):  # what is worked on then stays in the cache
             x, y, z = (moved[:, i, :, None] * depths + shift[:, i, :, None] for i in range(3))
             front = z > 0.05
@@ -68,16 +70,29 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
                 cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) \
                     * (fine[0] * fine[1] + 1)
             found = F.embedding(cell, table)  # (B, h w, chunk, C)
-            total[number] = total[number] + found.flatten(0, 1) @ target
-            seen[number] = seen[number] + inside.to(features.dtype) * valid
-    total, seen = torch.cat(total, dim=1), torch.cat(seen, dim=2)
-    mean = total.view(batch, height * width, planes, GROUPS) \
-        * (1 / seen.clamp(min=1))[..., None]
+            useful = usefulness(way / depths)  # (B, 1, chunk)
+            similarity = (found.flatten(0, 1) @ target).view(batch, height * width, -1, GROUPS)
+            total[number] = total[number] + similarity * useful[..., None]
+            sees = inside.to(features.dtype) * valid
+            seen[number] = seen[number] + sees
+            weights[number] = weights[number] + sees * useful
+    total, seen, weights = (torch.cat(parts, dim=2) for parts in (total, seen, weights))
+    mean = total * (1 / weights.clamp(min=_NEVER))[..., None]
     share = seen / source_valid.sum(1).clamp(min=1).view(-1, 1, 1)
     volume = torch.cat([mean, share[..., None]], dim=-1).view(batch, 4, blocks, planes, -1)
     volume = volume.permute(0, 3, 4, 1, 2).reshape(batch, planes, -1, height // 2, width // 2)
     in_view = share.mean(2).view(batch, 4, height // 2, width // 2)
     return volume, F.pixel_shuffle(in_view, 2)
+
+
+def usefulness(baseline: torch.Tensor) -> torch.Tensor:
+    """
+    Weigh a source by its ``baseline`` over the depth of a plane.
+
+    Up to a third or so, parallax grows; beyond, the views look too different. So the near is
+    matched against the nearer of the sources and the far against the farther.
+    """
+    return baseline / (baseline + 0.02) / (1 + (baseline / 0.3) ** 4) + _NEVER
 
 
 def folded(x: torch.Tensor) -> torch.Tensor:

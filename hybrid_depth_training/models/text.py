@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 import hashlib
 import json
 import os
@@ -21,8 +22,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 its usual name
 
-from hybrid_depth.errors import ConfigError
-from hybrid_depth_training.models.encoders.clip import CLIP_RN50_HUB, CLIP_VIT_B16_HUB
+from hybrid_depth.errors import ConfigError, ContractError
+from hybrid_depth_training.models.encoders.clip import (
+    CLIP_RN50_HUB,
+    CLIP_VIT_B16_HUB,
+    CLIP_VIT_L14_HUB,
+)
 from hybrid_depth_training.torchvision_guard import guarded_import
 from hybrid_depth_training.weights import (
     digest,
@@ -38,6 +43,8 @@ CLOSE_TO_DISTANT = ('very close', 'close', 'slightly close', 'neither close nor 
                     'slightly distant', 'distant', 'very distant')
 TEMPLATE = 'This {object} appears to be {depth}'
 LOGIT_SCALE = 100.0
+OPEN_CLIP = 'open_clip/'  # before the name of any model of open_clip with CLIP's vocabulary
+_RANDOM_SEED = 0  # of random towers: a prompt has the same features in every process
 _VOCABULARY = 49408
 _START, _END = _VOCABULARY - 2, _VOCABULARY - 1
 
@@ -52,11 +59,14 @@ class TextModel:
     channels: int
     """Length of a text feature"""
     hub: HubFile | None = None
+    quick_gelu: bool = True
+    """The activation of OpenAI's weights"""
 
 
 TEXT_MODELS: dict[str, TextModel] = {
     'clip_rn50': TextModel(512, 8, 12, 1024, CLIP_RN50_HUB),
     'clip_vit_b16': TextModel(512, 8, 12, 512, CLIP_VIT_B16_HUB),
+    'clip_vit_l14': TextModel(768, 12, 12, 768, CLIP_VIT_L14_HUB),
     'tiny': TextModel(32, 2, 2, 64),  # random weights only: for tests and for trying things out
 }
 
@@ -69,7 +79,8 @@ class TextTower(nn.Module):
         words (N, L, width) token embeddings, L at most 77; end (N,) int64: where each text ends
     returns text features (N, channels), not normalised.
 
-    ``model`` is a row of TEXT_MODELS. Weights: 'openai' (over the network), 'random', or a file in
+    ``model`` is a row of TEXT_MODELS, or open_clip/NAME for a model of open_clip. Weights:
+    'openai' or, of open_clip's models, one of its tags (over the network), 'random', or a file in
     the naming of OpenAI or open_clip.
     """
 
@@ -80,8 +91,8 @@ class TextTower(nn.Module):
         from open_clip.transformer import QuickGELU, TextTransformer
         tower = TextTransformer(
             vocab_size=_VOCABULARY, width=row.width, heads=row.heads, layers=row.layers,
-            output_dim=row.channels, act_layer=QuickGELU)
-        self.provenance = load_weights(tower, weights, _names(row), _text_tower)
+            output_dim=row.channels, act_layer=QuickGELU if row.quick_gelu else nn.GELU)
+        self.provenance = load_weights(tower, weights, _names(model), _text_tower)
         self.width, self.channels = row.width, row.channels
         self.token_embedding = tower.token_embedding
         self.positional_embedding = tower.positional_embedding
@@ -90,17 +101,37 @@ class TextTower(nn.Module):
         self.text_projection = tower.text_projection
 
     def forward(self, words: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        x = self._normalised(words)
+        return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+
+    def _normalised(self, words: torch.Tensor) -> torch.Tensor:
         length = words.shape[1]
         mask = torch.full((length, length), float('-inf'), device=words.device).triu(1)
         x = self.transformer(words + self.positional_embedding[:length], attn_mask=mask)
-        ends = self.ln_final(x)[torch.arange(len(x), device=x.device), end]
-        return ends @ self.text_projection
+        return self.ln_final(x)
 
     def encode(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return the text features (N, channels) of whole prompts."""
         ids, end = tokenise(prompts)
         device = self.positional_embedding.device
         return self(self.token_embedding(ids.to(device)), end.to(device))
+
+    def encode_words(self, prompts: Sequence[str], count: int) -> torch.Tensor:
+        """
+        Return the features of every token, (N, count, channels).
+
+        The end's comes first, which is the whole prompt's, then those before it in order; zeros
+        where a prompt has fewer.
+        """
+        ids, end = tokenise(prompts)
+        device = self.positional_embedding.device
+        x = self._normalised(self.token_embedding(ids.to(device))) @ self.text_projection
+        rows = x.new_zeros(len(prompts), count, x.shape[-1])
+        for row, features, last in zip(rows, x, end.tolist(), strict=True):
+            row[0] = features[last]
+            kept = features[:last][:count - 1]
+            row[1:1 + len(kept)] = kept
+        return rows
 
 
 class DepthPrompts(nn.Module):
@@ -148,24 +179,43 @@ def tokenise(prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids[:, :int(end.max()) + 1], end
 
 
+def text_channels(model: str) -> int:
+    """Return the length of a text feature of ``model``. Raises ConfigError on an unknown one."""
+    return _row(model).channels
+
+
+def text_rows(prompts: Sequence[str], model: str, weights: str, tokens: int = 0,
+              cache: Path | None = None) -> torch.Tensor:
+    """
+    Return what a network with a text input is fed: (N, channels) features of length 1.
+
+    With ``tokens`` (N, tokens * channels): see TextTower.encode_words. Raises as load_weights.
+    """
+    text = text_features(prompts, model, weights, cache, tokens)
+    return F.normalize(text, dim=-1).flatten(1)
+
+
 def text_features(prompts: Sequence[str], model: str, weights: str,
-                  cache: Path | None = None) -> torch.Tensor:
+                  cache: Path | None = None, tokens: int = 0) -> torch.Tensor:
     """
     Return the text features (N, channels) of fixed prompts, from the disk where they are known.
 
-    They are kept in the folder ``cache`` (default: ~/.cache/hybrid_depth/text) under the model,
-    the hash of its weights and the prompts; nothing is kept of random weights. Raises as
+    With ``tokens`` (N, tokens, channels), those of their words. They are kept in the folder
+    ``cache`` (default: ~/.cache/hybrid_depth/text) under the model, the hash of its weights and
+    the prompts; nothing is kept of random weights, which are the same each time. Raises as
     load_weights.
     """
     if weights == RANDOM or is_without_values():
-        return _encode(prompts, model, weights)
-    path = find_weights(weights, _names(_row(model)))
-    identity = json.dumps([model, digest(path), list(prompts)])
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(_RANDOM_SEED)
+            return _encode(prompts, model, weights, tokens)
+    path = find_weights(weights, _names(model))
+    identity = json.dumps([model, digest(path), list(prompts), *([tokens] if tokens else [])])
     folder = cache or _default_cache()
     known = folder / f'{hashlib.sha256(identity.encode()).hexdigest()}.safetensors'
     if known.is_file():
         return load_file(known)['text']
-    text = _encode(prompts, model, str(path))
+    text = _encode(prompts, model, str(path), tokens)
     folder.mkdir(parents=True, exist_ok=True)
     part = known.with_suffix(f'.{os.getpid()}.part')  # a reader never sees half a file
     save_file({'text': text}, part)
@@ -197,25 +247,71 @@ def pixel_logits(features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _encode(prompts: Sequence[str], model: str, weights: str) -> torch.Tensor:
-    return TextTower(model, weights).eval().encode(prompts)
+def _encode(prompts: Sequence[str], model: str, weights: str, tokens: int = 0) -> torch.Tensor:
+    tower = TextTower(model, weights).eval()
+    return tower.encode_words(prompts, tokens) if tokens else tower.encode(prompts)
 
 
 def _row(model: str) -> TextModel:
+    if model.startswith(OPEN_CLIP):
+        return _open_clip_row(model.removeprefix(OPEN_CLIP))
     if model not in TEXT_MODELS:
-        raise ConfigError(f'unknown text model {model!r}; known: {", ".join(TEXT_MODELS)}')
+        raise ConfigError(f'unknown text model {model!r}; known: {", ".join(TEXT_MODELS)}, and '
+                          f'{OPEN_CLIP}NAME')
     return TEXT_MODELS[model]
 
 
-def _names(row: TextModel) -> dict[str, Callable[[], Path]]:
-    return {'openai': row.hub, 'pretrained': row.hub} if row.hub else {}
+def _open_clip_row(name: str) -> TextModel:
+    guarded_import('open_clip')
+    import open_clip
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise ConfigError(f'open_clip knows no model {name!r}; its names are printed by '
+                          "python -c 'import open_clip; print(open_clip.list_models())'")
+    text = config['text_cfg']
+    plain = {'context_length', 'vocab_size', 'width', 'heads', 'layers'}
+    if set(text) != plain or (text['vocab_size'], text['context_length']) != (_VOCABULARY, 77):
+        raise ConfigError(f'the text tower of {name} is not of the form of CLIP (Radford et al., '
+                          f'ICML 2021): {text}; expected the vocabulary of {_VOCABULARY} words '
+                          'and nothing but sizes')
+    return TextModel(text['width'], text['heads'], text['layers'], config['embed_dim'],
+                     quick_gelu=config.get('quick_gelu', False))
+
+
+def _names(model: str) -> dict[str, Callable[[], Path]]:
+    hub = _row(model).hub
+    if hub is not None:
+        return {'openai': hub, 'pretrained': hub}
+    if not model.startswith(OPEN_CLIP):
+        return {}
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+    name, quick_gelu = model.removeprefix(OPEN_CLIP), _row(model).quick_gelu
+    # weights of the other activation belong to the model that is called NAME-quickgelu
+    return {tag: partial(_open_clip_file, name, tag)
+            for tag in open_clip.list_pretrained_tags_by_model(name)
+            if get_pretrained_cfg(name, tag).get('quick_gelu', False) == quick_gelu}
+
+
+def _open_clip_file(name: str, tag: str) -> Path:
+    """Return the file of open_clip's weights, fetching it first. Raises ContractError."""
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+    try:
+        return Path(download_pretrained(get_pretrained_cfg(name, tag)))
+    except (OSError, RuntimeError, ValueError) as error:  # no network, or no such file
+        raise ContractError(
+            f'the weights {tag} of {name} are not on this machine and cannot be fetched '
+            f'({type(error).__name__}); on a machine with a network run\n'
+            f"  python -c 'import open_clip; open_clip.create_model(\"{name}\", \"{tag}\")'\n"
+            f'and give the file that it keeps here instead of the name. Without pretraining, say '
+            f'{RANDOM}') from error
 
 
 def _text_tower(state: State) -> State:
     """Take the text half out of a whole CLIP: what belongs neither to images nor to both."""
     other = ('logit_scale', 'logit_bias', 'input_resolution', 'context_length', 'vocab_size',
              'attn_mask')
-    return {key: value for key, value in state.items()
+    return {key.removeprefix('text.'): value for key, value in state.items()
             if not key.startswith('visual.') and key not in other}
 
 

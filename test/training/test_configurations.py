@@ -28,6 +28,11 @@ SMALL_HYBRID = {'dino': 'dinov2_vits14', 'text_model': 'tiny', 'prompts': 8, 'al
                 'decoder_width': 16, 'out_channels': [8, 12, 16, 16]}
 
 
+# of ClipPriorDepth: likewise, and a range that the miniatures lie in
+SMALL_CLIP_PRIOR = {'backbone_weights': 'random', 'width': 16, 'bins': 16, 'trca_width': 32,
+                    'text_model': 'tiny', 'max_depth_m': 80.0}
+
+
 def read(file: Path) -> TrainConfig:
     parser = _train_parser()
     options = parser.parse_args(['--run', str(file), '--out', 'runs/x'])
@@ -49,6 +54,9 @@ def small_options(config: TrainConfig) -> dict[str, Any]:
         small = {key: value for key, value in SMALL_HYBRID.items()
                  if key != 'dino' or options['hybrid'].get(key) != 'none'}
         options['hybrid'] = without_files(HybridConfig, {**options['hybrid'], **small})
+    if 'clip_prior' in options:
+        small = {'backbone': 'swin_tiny'} if 'swin' in options['clip_prior']['backbone'] else {}
+        options['clip_prior'] = {**options['clip_prior'], **SMALL_CLIP_PRIOR, **small}
     return options
 
 

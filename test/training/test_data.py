@@ -18,7 +18,7 @@ from hybrid_depth_training.data.frame_cache import FrameCache
 from hybrid_depth_training.data.kitti_odometry import stereo_depth
 from hybrid_depth_training.data.tusimple import lanes
 
-WITHOUT_POSES = ('nyu', 'tusimple', 'synthetic')
+WITHOUT_POSES = ('nyu', 'sunrgbd', 'tusimple', 'synthetic')
 WITHOUT_TRUTH = ('tusimple',)
 
 

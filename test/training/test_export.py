@@ -25,9 +25,10 @@ from hybrid_depth.drives import synthetic  # noqa: E402
 from hybrid_depth.errors import ConfigError, ContractError  # noqa: E402
 from hybrid_depth.pipeline import DepthPipeline  # noqa: E402
 from hybrid_depth.preprocess import content_of, network_view, to_network  # noqa: E402
-from hybrid_depth.runtime import load_backend  # noqa: E402
+from hybrid_depth.runtime import BackendOptions, load_backend  # noqa: E402
 from hybrid_depth.types import Frame  # noqa: E402
 from hybrid_depth_training import export as export_module  # noqa: E402
+from hybrid_depth_training import losses  # noqa: E402
 from hybrid_depth_training.calibration import SigmaScale  # noqa: E402
 from hybrid_depth_training.config import (  # noqa: E402
     GroupConfig,
@@ -184,7 +185,7 @@ def test_any_aspect_ratio_runs_and_agrees_with_torch(runs, models, kind, camera)
 @pytest.mark.parametrize('size', SIZES)
 def test_features_fed_back_give_what_torch_gives(runs, models, size):
     spec, graph = read_spec(models['posed']), deployed(runs['posed'])
-    backend = load_backend('ort', models['posed'], spec, size, 1)
+    backend = load_backend('ort', models['posed'], spec, size, BackendOptions(cpu_threads=1))
     K = np.array([[[70.0, 0, size[1] / 2], [0, 70.0, size[0] / 2], [0, 0, 1]]], np.float32)
     motion = np.tile(np.eye(4, dtype=np.float32), (1, 2, 1, 1))
     motion[0, :, 0, 3] = -0.4, 0.8
@@ -297,7 +298,7 @@ def test_depth_stays_within_the_contract():
     depth, sigma = export_module.make_exported(Extreme(), SigmaScale(2.0))(None, None)
     assert depth.tolist() == pytest.approx([0.1, 1.0, 200.0])
     assert sigma.tolist() == pytest.approx(
-        [2 * export_module.losses.SIGMA_PER_B * z for z in (0.1, 1.0, 200.0)])
+        [2 * losses.SIGMA_PER_B * z for z in (0.1, 1.0, 200.0)])
 
 
 # ------------------------------------------------------------------------- where it is from
@@ -363,7 +364,7 @@ def test_commands_make_the_model_and_all_it_rests_on_in_order(tmp_path):
         'train --run config/training/net_single.yaml --out runs/net_single',
         'train --run config/training/net_before.yaml --out runs/net_before',
         'train --run config/training/net.yaml --out runs/net',
-        'export runs/net --out hybrid_depth/models/net --calibrate_on runs/net_unseen']
+        'export runs/net --out hybrid_depth/models/net']
     assert len(export_module.commands(plain('net'), Path('net'))) == 2
 
 

@@ -1,6 +1,7 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """Matching along a known motion: the geometry of the sweep, and what is made of it."""
+from contextlib import contextmanager
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F  # noqa: E402, N812
 from hybrid_depth.camera import CameraModel  # noqa: E402
 from hybrid_depth_training.models import posed  # noqa: E402
 from hybrid_depth_training.models.compact import CompactDepth, double  # noqa: E402
-from hybrid_depth_training.models.posed import PosedDepth  # noqa: E402
+from hybrid_depth_training.models.posed import PosedDepth, spread  # noqa: E402
 from hybrid_depth_training.models.sweep import folded, rays_at_stride, sweep  # noqa: E402
 
 HEIGHT, WIDTH = 16, 24  # cells of 4 pixels
@@ -406,20 +407,52 @@ def test_gradients_reach_every_parameter_that_learns():
     assert all(p.grad is None for p in network.single.parameters())
 
 
-def test_more_trust_in_the_single_frame_pulls_the_joint_opinion_to_it(network):
-    """p(z) ~ p_match(z) p_single(z): with an infinitely sure single frame, that frame decides."""
+def test_spread_carries_offsets_to_where_there_is_no_weight():
+    offset, weight = torch.zeros(1, 1, 32, 64), torch.zeros(1, 1, 32, 64)
+    offset[..., :32], weight[..., :32] = 0.5, 1.0
+    offset[..., 32:], weight[..., 32:] = -7.0, 0.0  # worthless: must not be seen
+    found = spread(offset, weight)
+    torch.testing.assert_close(found[..., :24], torch.full((1, 1, 32, 24), 0.5), rtol=0, atol=0.02)
+    assert (found > 0.4).all()
+    assert (found <= 0.5).all()
+    assert spread(offset, torch.zeros_like(weight)).abs().max() == 0
+
+
+def test_spread_prefers_what_is_near():
+    offset = torch.linspace(-1, 1, 64).expand(1, 1, 32, 64).contiguous()
+    weight = torch.ones_like(offset)
+    weight[..., 10, 8] = 0
+    assert abs(float(spread(offset, weight)[0, 0, 10, 8] - offset[0, 0, 10, 8])) < 0.1
+
+
+def test_single_frame_that_is_off_by_a_factor_ends_at_what_was_matched(network):
+    """The scale of the single frame does not count where there is matching."""
     image = picture(9)
     fresh = PosedDepth(network.single).eval()  # corrections of zero: the joint opinion is left
     with torch.no_grad():
         sources = fresh.source_features(picture(10)[:, None])
         inputs = (K, sources, motion(x=0.4)[None, None], torch.ones(1, 1))
         single = fresh.single.single_frame(image, K)
-        alone = F.avg_pool2d(single.log_depth, 2)
-        distance = []
-        for log_b in (-6.0, 0.0, 6.0):
-            found = fresh.refined(single._replace(log_b=torch.full_like(single.log_b, log_b)),
-                                  *inputs)
-            joint = F.avg_pool2d(found.log_depth, 4)
-            distance.append(float((joint - alone).abs().mean()))
-    assert 2 * distance[0] < min(distance[1:])
-    assert distance[0] < 0.1  # of a plane: they are 0.09 apart
+        flat = single._replace(log_depth=torch.full_like(single.log_depth, 1.0))
+        means = []
+        for factor in (0.6, 1.0, 1.6):
+            off = flat._replace(log_depth=flat.log_depth + math.log(factor))
+            with sharp(fresh, log_depth=1.7):
+                means.append(float(fresh.refined(off, *inputs).log_depth.mean()))
+    assert all(abs(mean - 1.7) < 0.06 for mean in means)  # half a plane
+
+
+@contextmanager
+def sharp(network: PosedDepth, log_depth: float):
+    """Let matching be sure of one depth everywhere."""
+    planes = network.log_planes
+    step = planes[0, 1, 0, 0] - planes[0, 0, 0, 0]
+
+    def volume(x, context):
+        logits = -8 * ((planes - log_depth) / step) ** 2
+        return logits.expand(x.shape[0], -1, 2 * x.shape[3], 2 * x.shape[4])
+    kept, network.volume.forward = network.volume.forward, volume
+    try:
+        yield
+    finally:
+        network.volume.forward = kept

@@ -12,6 +12,7 @@ import onnx  # noqa: E402
 from torch import nn  # noqa: E402
 
 from hybrid_depth.contract import ModelSpec, SCHEMA  # noqa: E402
+from hybrid_depth.runtime import BackendOptions  # noqa: E402
 from hybrid_depth.runtime.ort import open_backend  # noqa: E402
 from hybrid_depth_training import export as export_module  # noqa: E402
 from hybrid_depth_training.calibration import SigmaScale  # noqa: E402
@@ -148,7 +149,7 @@ def test_exported_graph_agrees_with_torch_at_two_sizes(network, tmp_path: Path):
             if entry.domain == ''] == [17]
     for size in ((64, 96), (96, 160), (224, 448)):
         image = picture(*size, seed=1)
-        backend = open_backend(path, spec, size, 1)
+        backend = open_backend(path, spec, size, BackendOptions(cpu_threads=1))
         found = backend.infer({'image': image.numpy(), 'K': K.numpy()})
         backend.close()
         with torch.no_grad():

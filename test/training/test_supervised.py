@@ -56,7 +56,7 @@ def test_doubt_is_as_large_as_documented():
     found = supervised.doubted(single, 1.0, generator())
     error = found.log_depth - 2.0
     # of scale, slope and regions, times a factor drawn evenly from 0.3 to 2
-    largest = math.sqrt(0.14**2 + 0.14**2 + 0.10**2 + 0.06**2)
+    largest = math.sqrt(0.20**2 + 0.16**2 + 0.14**2 + 0.12**2)
     assert 0.6 * largest < float(error.square().mean().sqrt()) < 1.25 * largest
     spread = error.square().mean((1, 2, 3)).sqrt()
     assert spread.quantile(0.1) < 0.12
@@ -175,7 +175,7 @@ def test_a_few_steps_lower_every_term_of_the_posed_objective():
     batch = painted_batch((-0.8, 0.8))
     optimizer = torch.optim.AdamW(objective.parameter_groups(), lr=1e-3)
     terms = []
-    for _ in range(12):
+    for _ in range(26):  # a toy this small goes up before it goes down
         found = objective.loss(batch, 0)
         assert set(found) == {'loss', 'nll', 'l1', 'gradient', 'match', 'trust'}
         optimizer.zero_grad()

@@ -13,7 +13,9 @@ from hybrid_depth_training.models.text import (  # noqa: E402
     DepthPrompts,
     normalise_text,
     pixel_logits,
+    text_channels,
     text_features,
+    text_rows,
     TextTower,
     tokenise,
 )
@@ -139,6 +141,42 @@ def test_other_weights_are_not_taken_for_known_ones(clip_file, tmp_path):
 def test_random_text_is_never_kept(tmp_path):
     text_features(['close'], 'tiny', 'random', tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_random_text_is_the_same_each_time():
+    before = torch.random.get_rng_state()
+    one = text_features(['a kitchen', 'an office'], 'tiny', 'random')
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(text_features(['an office'], 'tiny', 'random')[0], one[1])
+    assert (one[0] - one[1]).abs().max() > 0.01
+
+
+def test_rows_are_of_length_1_and_follow_the_order_of_the_prompts():
+    prompts = ['a kitchen', 'an office corridor', 'a street']
+    rows = text_rows(prompts, 'tiny', 'random')
+    assert rows.shape == (3, 64)
+    assert torch.allclose(rows.norm(dim=1), torch.ones(3))
+    assert torch.allclose(text_rows(prompts[::-1], 'tiny', 'random'), rows.flip(0), atol=1e-6)
+
+
+def test_words_come_after_the_whole_sentence():
+    whole = text_features(['a kitchen', 'an office corridor'], 'tiny', 'random')
+    words = text_features(['a kitchen', 'an office corridor'], 'tiny', 'random', tokens=8)
+    assert words.shape == (2, 8, 64)
+    assert torch.allclose(words[:, 0], whole, atol=1e-5)
+    # start, "a", "kitchen" and start, "an", "office", "corridor"; the end is row 0
+    assert (words.abs().amax(-1) > 0).sum(1).tolist() == [4, 5]
+    few = text_features(['an office corridor'], 'tiny', 'random', tokens=3)
+    assert torch.allclose(few, words[1:, :3], atol=1e-5)
+
+
+def test_any_model_of_open_clip_that_has_the_form_of_clip():
+    assert text_channels('open_clip/ViT-H-14') == 1024
+    assert text_channels('clip_vit_l14') == 768  # of text; its image tower is 1024 wide
+    with pytest.raises(ConfigError, match='list_models'):
+        text_channels('open_clip/no-such')
+    with pytest.raises(ConfigError, match='form of CLIP'):
+        text_channels('open_clip/xlm-roberta-base-ViT-B-32')
 
 
 def test_unknown_model_and_foreign_file_are_refused(tmp_path):

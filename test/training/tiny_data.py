@@ -18,6 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hybrid_depth_training.data.sunrgbd import encode_depth
+
 FRAMES = 4
 HEIGHT, WIDTH = 64, 96
 FOCAL, CX, CY = 80.0, 47.0, 30.0
@@ -168,6 +170,18 @@ def write_sevenscenes(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def write_sunrgbd(folder: Path) -> dict[str, Any]:
+    """Write two scenes of two sensors; the first pixel column is without truth."""
+    for index, scene in enumerate(('kv1/NYUdata/NYU0001', 'xtion/sun3ddata/room/0002')):
+        write_png(folder / scene / 'image' / f'{index}.jpg', image(index))
+        depth = depth_map(index)
+        depth[:, 0] = np.nan
+        write_png(folder / scene / 'depth_bfx' / f'{index}.png', encode_depth(depth))
+        (folder / scene / 'intrinsics.txt').write_text(numbers(K))
+        (folder / scene / 'scene.txt').write_text('office_kitchen')
+    return {}
+
+
 def write_tusimple(folder: Path) -> dict[str, Any]:
     """Write images with three lanes: two that are seen, and one that is not."""
     rows = [*range(20, HEIGHT, 4)]
@@ -196,6 +210,7 @@ WRITERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     'nyu': write_nyu,
     'rgbd': write_rgbd,
     'sevenscenes': write_sevenscenes,
+    'sunrgbd': write_sunrgbd,
     'tusimple': write_tusimple,
     'synthetic': write_synthetic,
     'synthetic_clips': write_synthetic,

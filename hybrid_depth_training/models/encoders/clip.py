@@ -14,6 +14,7 @@ from hybrid_depth_training.weights import HubFile, load_weights, State
 
 CLIP_RN50_HUB = HubFile('timm/resnet50_clip.openai', 'open_clip_model.safetensors')
 CLIP_VIT_B16_HUB = HubFile('timm/vit_base_patch16_clip_224.openai', 'open_clip_model.safetensors')
+CLIP_VIT_L14_HUB = HubFile('timm/vit_large_patch14_clip_224.openai', 'open_clip_model.safetensors')
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 _PREFIX = 'visual.'
