@@ -3,7 +3,11 @@
 #
 # make demo            metric depth from a recorded drive, through ROS 2
 # make test            linters, the import rule, types, the whole suite
+# make test-gpu        what needs a GPU, on a machine that has one
+# make compiler-gate   compile every graph with NVIDIA's compiler, without a GPU
 # make accuracy        measure baselines and models: out/accuracy.json, docs/accuracy.md
+# make bench           measure speed: out/bench.json, docs/performance.md
+# make soak            faults thrown at the running node: out/reliability.json
 # Everything is installed into $(VENV) on first use; a second run starts at once.
 
 PYTHON ?= python3
@@ -16,6 +20,8 @@ MODEL ?= compact
 ACCURACY_STREET ?= $(DEFAULT_DRIVE)
 ACCURACY_ROOM ?= ../shared/data/hololens_rgbd
 ACCURACY_PRIOR ?= config/training/compact_single.yaml
+SECONDS ?= 600
+SEED ?= 0
 BIN := $(VENV)/bin
 
 DEMO_NEEDS := core cpu bag viz ros-wheels
@@ -40,7 +46,7 @@ ros_env = $(if $(ROS_DISTRO),env -u PYTHONPATH -u LD_LIBRARY_PATH -u RMW_IMPLEME
 DEMO_STAMP := $(call stamp,$(DEMO_NEEDS))
 TEST_STAMP := $(call stamp,$(TEST_NEEDS))
 
-.PHONY: help demo test lint accuracy clean
+.PHONY: help demo test test-gpu lint compiler-gate accuracy bench clean soak clip-prior-ablation
 .DEFAULT_GOAL := help
 
 help:
@@ -49,9 +55,22 @@ help:
 	@echo "    DRIVE: KITTI raw drive, folder with images/ and K.txt, rosbag2 or MCAP, or synthetic"
 	@echo "make test    linters, import rule, types and all tests"
 	@echo "make lint    the linters only"
+	@echo "make test-gpu"
+	@echo "    the tests that need an NVIDIA GPU with TensorRT and cuda-bindings (docs/runtimes.md)"
+	@echo "make compiler-gate"
+	@echo "    compile every graph with NVIDIA's compiler, which needs no GPU (downloads 150 MB)"
 	@echo "make accuracy [ACCURACY_STREET=path] [ACCURACY_ROOM=path]"
 	@echo "    measure baselines and shipped models on drives with ground truth:"
 	@echo "    out/accuracy.json and docs/accuracy.md"
+	@echo "make bench [ARGS=--quick]"
+	@echo "    measure how fast the node is: out/bench.json and docs/performance.md (with --quick,"
+	@echo "    within a minute, out/bench.json alone)"
+	@echo "make soak [SECONDS=600] [SEED=0]"
+	@echo "    throw faults at the running node for so long, fuzz its parsers:"
+	@echo "    out/reliability.json and docs/reliability.md"
+	@echo "make clip-prior-ablation"
+	@echo "    what a language prior is worth, on small real rooms: out/clip_prior_ablation.json and"
+	@echo "    the table of docs/clip_prior.md; goes on where it was interrupted"
 	@echo "make clean   remove $(VENV) and everything that was built or written"
 
 demo: $(DEMO_STAMP)
@@ -67,11 +86,33 @@ lint: $(TEST_STAMP)
 	@echo "[lint] import rule";  $(BIN)/lint-imports
 	@echo "[lint] types";        $(BIN)/mypy
 
+# TensorRT and cuda-bindings are not installed by this: they have to fit the machine's driver
+test-gpu: $(TEST_STAMP)
+	@$(BIN)/python -m pytest -q -rsP test/gpu
+
+# the wheels' other dependencies are a GPU build of ONNX Runtime and CUDA, which this needs none of
+compiler-gate: $(TEST_STAMP)
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps -r requirements/compiler-gate.txt
+	@$(ros_env) $(BIN)/python -m pytest -q -rs test/core/runtime/test_compiler_gate.py \
+		test/training/test_configurable_graphs.py
+
 # the position-only prior is made of the training data: without it that row is left out
 accuracy: $(TEST_STAMP)
 	@$(BIN)/python -m hybrid_depth_training accuracy --street '$(ACCURACY_STREET)' \
 		--room '$(ACCURACY_ROOM)' --prior_from '$(ACCURACY_PRIOR)' \
 		--json out/accuracy.json --markdown docs/accuracy.md
+
+bench: $(DEMO_STAMP)
+	@$(ros_env) $(BIN)/python -m hybrid_depth_ros.bench $(ARGS)
+
+soak: $(TEST_STAMP)
+	@$(ros_env) $(BIN)/python -m hybrid_depth_ros.soak --seconds '$(SECONDS)' --seed '$(SEED)' \
+		--out out --markdown docs/reliability.md
+
+clip-prior-ablation: $(TEST_STAMP)
+	@$(BIN)/python -m hybrid_depth_training clip_prior_ablation \
+		config/training/clip_prior_ablation.yaml --out out/clip_prior_ablation.json \
+		--markdown docs/clip_prior.md
 
 $(BIN)/pip:
 	@echo "[setup] creating the virtual environment $(VENV)"

@@ -1,18 +1,24 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Command line without ROS: ``python -m hybrid_depth infer | doctor | inspect``."""
+"""Command line without ROS: ``python -m hybrid_depth --help`` lists the commands."""
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 import json
 import logging
 from pathlib import Path
 import sys
+from typing import TYPE_CHECKING
 
+from hybrid_depth import build_engine
 from hybrid_depth.config import PipelineConfig, RESOLUTIONS
-from hybrid_depth.contract import read_spec
+from hybrid_depth.contract import ModelSpec, read_spec
 from hybrid_depth.errors import ConfigError, HybridDepthError
 from hybrid_depth.models import find_model, read_card, shipped_models
+
+if TYPE_CHECKING:  # needs onnx, which a robot may lack
+    from hybrid_depth.runtime.graph_lint import Lint
 
 _DEFAULTS = PipelineConfig()
 
@@ -55,6 +61,20 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser('doctor', help='what is installed, missing, and what mends it')
     doctor.add_argument('--json', action='store_true', help='print JSON')
     doctor.set_defaults(run=_doctor)
+    quantise = commands.add_parser('quantise', help='make the int8_mix file of a model, for CPUs')
+    quantise.add_argument('model', help='shipped name or .onnx file')
+    quantise.add_argument('--out', type=Path, help='file to write; without it beside the model')
+    quantise.add_argument('--drives', nargs='+', help='drives to measure ranges on, as in infer; '
+                          'without it two synthetic ones')
+    quantise.add_argument('--frames', type=int, default=8, help='of each drive, and as many to '
+                          'judge by')
+    quantise.add_argument('--limit', type=float, default=0.02,
+                          help='mean relative difference of depth to fp32, at most')
+    quantise.set_defaults(run=_quantise)
+    engine = commands.add_parser('build-engine', help='build the engine of a GPU beforehand, or '
+                                 'look after those that are there')
+    build_engine.add_arguments(engine)
+    engine.set_defaults(run=build_engine.run)
     inspect = commands.add_parser('inspect', help='the contract of a model')
     inspect.add_argument('model', help='shipped name or .onnx file')
     inspect.add_argument('--json', action='store_true', help='print JSON')
@@ -87,10 +107,27 @@ def _infer(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from hybrid_depth.doctor import as_rows, examine, report
-    findings = examine()
-    print(json.dumps(as_rows(findings), indent=2) if options.json else report(findings))
-    return 1 if any(finding.is_required and not finding.ok for finding in findings) else 0
+    from hybrid_depth import doctor
+    return doctor.tell(doctor.examine(), options.json)
+
+
+def _quantise(options: argparse.Namespace) -> int:
+    from hybrid_depth.runtime.quantise import DRIVES, quantise
+    made = quantise(find_model(options.model), options.out, options.drives or DRIVES,
+                    options.frames, options.limit)
+    print(f'{made.path}: {made.layers} of {made.candidates} layers in 8 bits, depth '
+          f'{made.abs_rel:.2%} and sigma {made.sigma_rel:.2%} from fp32 (mean of {made.frames} '
+          'frames)')
+    return 0
+
+
+def _graph_of(path: Path, spec: ModelSpec) -> Lint | None:
+    """Return what is amiss in the graph at ``path``; None where that cannot be found out here."""
+    from importlib.util import find_spec
+    if find_spec('onnx') is None or find_spec('onnxruntime') is None:
+        return None
+    from hybrid_depth.runtime.graph_lint import lint
+    return lint(path, spec, spec.network_size(1280, 720))
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -98,8 +135,10 @@ def _inspect(options: argparse.Namespace) -> int:
     spec = read_spec(path)
     card = read_card(options.model) if options.model in shipped_models() else None
     fields = {**json.loads(spec.to_json()), 'file': str(path), 'bytes': path.stat().st_size}
+    found = _graph_of(path, spec)
     if options.json:
-        print(json.dumps({**fields, 'card': card}, indent=2))
+        graph = None if found is None else asdict(found)
+        print(json.dumps({**fields, 'card': card, 'graph': graph}, indent=2))
         return 0
     for key, value in fields.items():
         text = ', '.join(value) if isinstance(value, list) else value
@@ -110,6 +149,8 @@ def _inspect(options: argparse.Namespace) -> int:
     print('network size   ' + ', '.join(
         f'{w}x{h} camera -> {spec.network_size(w, h)[1]}x{spec.network_size(w, h)[0]}'
         for w, h in ((1280, 720), (640, 480), (1242, 375))))
+    print(f'graph          {found.text()}' if found else
+          'graph          not checked: pip install onnx onnxruntime')
     if card:
         print(f'card           {path.parent / "CARD.md"}')
     return 0

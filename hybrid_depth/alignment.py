@@ -42,9 +42,11 @@ class Template:
             index = index[np.linspace(0, len(index) - 1, _MAX_POINTS).astype(int)]
         height, width = grey.shape
         # pinhole: u is affine in x/z
-        self._focal = ((width - 1) / (rays[0, -1, 0] - rays[0, 0, 0]),
-                       (height - 1) / (rays[-1, 0, 1] - rays[0, 0, 1]))
-        self._corner = rays[0, 0]
+        focal_u = (width - 1) / (rays[0, -1, 0] - rays[0, 0, 0])
+        focal_v = (height - 1) / (rays[-1, 0, 1] - rays[0, 0, 1])
+        self._K = np.array([[focal_u, 0, -focal_u * rays[0, 0, 0]],
+                            [0, focal_v, -focal_v * rays[0, 0, 1]], [0, 0, 1]])
+        self._last = np.array([[width - 1], [height - 1]], np.float32)
         z = depth_m.ravel()[index]
         x, y = rays.reshape(-1, 2)[index].T
         self._points = np.stack([x * z, y * z, z])  # (3, N) float32
@@ -52,7 +54,7 @@ class Template:
         self._value = normal.ravel()[index]
         slope_u, slope_v = (cv2.Sobel(normal, cv2.CV_32F, *order, ksize=3).ravel()[index]
                             * np.float32(focal / 8)
-                            for order, focal in zip(((1, 0), (0, 1)), self._focal, strict=True))
+                            for order, focal in (((1, 0), focal_u), ((0, 1), focal_v)))
         near, none = np.float32(self._unit_m) / z, np.zeros_like(x)
         # d(x/z, y/z) / d(shift, turn) of the point, (6, N)
         self._slope = slope_u * np.stack([near, none, -x * near, -x * y, 1 + x * x, -y]) \
@@ -94,14 +96,14 @@ class Template:
         """Return source minus target at each point, and whether the source sees it."""
         if not len(self):
             return np.zeros(0, np.float32), np.zeros(0, bool)
-        T = source_T_target.astype(np.float32)
-        x, y, z = T[:3, :3] @ self._points + T[:3, 3:]
-        depth = np.maximum(z, np.float32(1e-3))
-        u = (x / depth - self._corner[0]) * np.float32(self._focal[0])
-        v = (y / depth - self._corner[1]) * np.float32(self._focal[1])
-        height, width = source.shape
-        is_seen = (z > 1e-3) & (u >= 0) & (v >= 0) & (u <= width - 1) & (v <= height - 1)
-        # remap counts in 16 bits
-        u, v = np.clip(u, -1, width), np.clip(v, -1, height)
-        value = cv2.remap(source, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).ravel()
+        P = (self._K @ source_T_target[:3]).astype(np.float32)
+        projected = P[:, :3] @ self._points
+        projected += P[:, 3:]
+        z = projected[2]
+        uv = projected[:2] / np.maximum(z, np.float32(1e-3))
+        # into the image, as remap counts in 16 bits; what that moves was not in it
+        inside = np.minimum(np.maximum(uv, np.float32(0)), self._last)
+        is_seen = (z > 1e-3) & (inside == uv).all(axis=0)
+        value = cv2.remap(source, inside[0], inside[1], cv2.INTER_LINEAR,
+                          borderMode=cv2.BORDER_REPLICATE).ravel()
         return value - self._value, is_seen

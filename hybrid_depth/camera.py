@@ -26,6 +26,10 @@ DISTORTION_MODELS = {
     'equidistant': (0, 4),
 }
 
+# What is taken for a camera at all: bounds of memory, and of what float32 can hold. Pixels.
+MAX_SIDE, MAX_PIXELS = 1 << 15, 1 << 26
+MIN_FOCAL, MAX_NUMBER = 1e-2, 1e8
+
 
 @dataclass(frozen=True)
 class CameraModel:
@@ -48,6 +52,11 @@ class CameraModel:
         if self.width <= 0 or self.height <= 0:
             raise BadFrame('bad_camera_info', f'camera size is {self.width}x{self.height}; '
                            'expected positive width and height in camera_info')
+        # before anything is allocated: a message may claim any size
+        if max(self.width, self.height) > MAX_SIDE or self.width * self.height > MAX_PIXELS:
+            raise BadFrame('bad_camera_info', f'camera size is {self.width}x{self.height}; '
+                           f'expected at most {MAX_SIDE} on a side and {MAX_PIXELS} pixels; '
+                           'correct camera_info')
         numbers = np.array([self.fx, self.fy, self.cx, self.cy, *self.D], dtype=np.float64)
         if not np.isfinite(numbers).all():
             raise BadFrame('bad_camera_info', f'camera_info holds non-finite numbers: '
@@ -55,6 +64,11 @@ class CameraModel:
         if self.fx <= 0 or self.fy <= 0:
             raise BadFrame('no_intrinsics', f'focal length is fx={self.fx}, fy={self.fy}: the '
                            'camera is uncalibrated; publish camera_info with a calibrated K')
+        if not MIN_FOCAL <= min(self.fx, self.fy) <= max(self.fx, self.fy) <= MAX_NUMBER \
+                or max(abs(self.cx), abs(self.cy)) > MAX_NUMBER:
+            raise BadFrame('bad_camera_info', f'camera_info says fx={self.fx}, fy={self.fy}, '
+                           f'cx={self.cx}, cy={self.cy}, in pixels; no camera is like that: '
+                           'recalibrate it')
         allowed = DISTORTION_MODELS.get(self.distortion_model)
         if allowed is None:
             raise BadFrame('bad_camera_info', f'unknown distortion model '
@@ -138,6 +152,16 @@ class CameraModel:
             uv, _ = cv2.projectPoints(points, zero, zero, self.K, np.array(self.D))
         return uv.reshape(-1, 2)
 
+    def ray_axes(self) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Return x/z of every column, (1, W), and y/z of every row, (H, 1), both float32.
+
+        What ``rays`` says, where there is no distortion; distortion is left out here.
+        """
+        u, v = np.arange(self.width), np.arange(self.height)
+        return (((u - self.cx) / self.fx).astype(np.float32)[None, :],
+                ((v - self.cy) / self.fy).astype(np.float32)[:, None])
+
     def rays(self) -> np.ndarray:
         """
         Return x/z and y/z of every pixel's undistorted viewing ray, (H, W, 2) float32.
@@ -150,13 +174,12 @@ class CameraModel:
 
 @functools.lru_cache(maxsize=8)
 def _rays(camera: CameraModel) -> np.ndarray:
-    u = np.arange(camera.width, dtype=np.float64)
-    v = np.arange(camera.height, dtype=np.float64)
     if not camera.is_distorted:
         rays = np.empty((camera.height, camera.width, 2), np.float32)
-        rays[..., 0] = ((u - camera.cx) / camera.fx)[None, :]
-        rays[..., 1] = ((v - camera.cy) / camera.fy)[:, None]
+        rays[..., 0], rays[..., 1] = camera.ray_axes()
     else:
+        u = np.arange(camera.width, dtype=np.float64)
+        v = np.arange(camera.height, dtype=np.float64)
         uv = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 1, 2)
         D = np.array(camera.D)
         if camera.distortion_model == 'equidistant':

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hybrid_depth.errors import ConfigError
+from hybrid_depth.runtime import BackendOptions, PRECISIONS
 
 FAR_POLICIES = ('inf', 'nan', 'clip')
 RESOLUTIONS = ('camera', 'network')
@@ -25,6 +26,9 @@ class PipelineConfig:
     model: str = 'compact'  # name of a shipped model, or path of an .onnx file
     backend: str = 'auto'  # row of runtime.BACKENDS, or auto = the first that is available
     cpu_threads: int = 2  # threads of a CPU runtime; they never spin between frames
+    precision: str = 'auto'  # one of runtime.PRECISIONS; 'auto': fp32 on a CPU, fp16 on a GPU
+    engine_cache: str = ''  # folder of built engines; '' = in the user's cache folder
+    gpu: int = 0  # index of the CUDA device
     resolution: str = 'camera'  # 'camera': depth on the image's pixels; 'network': the model's
     min_depth_m: float = 0.1  # nearer is -Inf
     max_depth_m: float = 80.0  # farther goes by far_policy
@@ -33,6 +37,7 @@ class PipelineConfig:
     edge_ratio: float = 1.15  # neighbours whose depths differ by this factor are an edge
     use_odometry: bool = True  # match against earlier frames where model and pose allow it
     camera_height_m: float = 0.0  # of the camera over the ground, a cue of scale; 0 = unknown
+    scene_prompt: str = ''  # words about the scene, for a model of kind 'clip_prior'; '' = none
 
     def __post_init__(self) -> None:
         def check(ok: bool, key: str, expected: str) -> None:
@@ -48,6 +53,8 @@ class PipelineConfig:
         check(bool(self.model), 'model', 'a model name or a path')
         check(bool(self.backend), 'backend', "'auto' or the name of a runtime")
         check(1 <= self.cpu_threads <= 64, 'cpu_threads', '1 to 64')
+        check(self.precision in PRECISIONS, 'precision', f'one of {PRECISIONS}')
+        check(0 <= self.gpu <= 63, 'gpu', '0 to 63')
         check(self.resolution in RESOLUTIONS, 'resolution', f'one of {RESOLUTIONS}')
         check(0.001 <= self.min_depth_m < self.max_depth_m, 'min_depth_m',
               f'0.001 to below max_depth_m ({self.max_depth_m})')
@@ -56,6 +63,10 @@ class PipelineConfig:
         check(0.0 <= self.max_relative_sigma <= 10.0, 'max_relative_sigma', '0 to 10')
         check(1.01 <= self.edge_ratio <= 10.0, 'edge_ratio', '1.01 to 10')
         check(0.0 <= self.camera_height_m <= 100.0, 'camera_height_m', '0 (unknown) to 100 m')
+
+    def backend_options(self) -> BackendOptions:
+        """Return what a runtime needs to know."""
+        return BackendOptions(self.cpu_threads, self.precision, self.engine_cache, self.gpu)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> PipelineConfig:

@@ -18,9 +18,12 @@ from typing import BinaryIO
 from hybrid_depth.errors import ContractError
 
 METADATA_KEY = 'hybrid_depth.spec'
-SCHEMA = 2  # schema 1, without the fields of 'posed' models, is read as well
-KINDS = ('single_frame', 'posed')
+SCHEMA = 3  # schemas 1 and 2, without the fields that came later, are read as well
+KINDS = ('single_frame', 'posed', 'clip_prior')
 _POSED_FIELDS = ('sources', 'feature_channels', 'feature_stride')  # new in schema 2
+_TEXT_FIELD = 'text_dim'  # new in schema 3
+_NEW_SINCE = {1: (*_POSED_FIELDS, _TEXT_FIELD), 2: (_TEXT_FIELD,)}
+_MAX_TEXT_DIM = 1 << 17
 _MAX_SOURCES = 8
 TensorType = tuple[str, tuple[int, ...]]  # dtype as NumPy names it, shape
 _METADATA_LIMIT = 1 << 20  # bytes of one metadata entry; ours is under 1 kB
@@ -46,6 +49,9 @@ class ModelSpec:
     (1, 1, h, w) metres: what the image alone says; ``matched_depth`` (1, 1, h, w) metres: what
     matching alone says; ``match_weight`` (1, 1, h, w), 0 to 1: how much the result rests on
     matching. With ``source_valid`` all 0 the result is that of the single image.
+
+    A graph of kind 'clip_prior' has one more input, ``text`` (1, ``text_dim``) float32: the
+    features of a sentence about the scene; see scene_prompts.
     """
 
     name: str
@@ -60,11 +66,12 @@ class ModelSpec:
     sources: int = 0  # earlier frames that the graph takes; 0 for 'single_frame', as the next two
     feature_channels: int = 0
     feature_stride: int = 0  # network pixels per feature pixel
+    text_dim: int = 0  # length of the features of a sentence; 0 but for 'clip_prior'
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ContractError(f'model {self.name!r} has contract schema {self.schema!r}; this '
-                                f'version reads schemas 1 and {SCHEMA}; use matching versions')
+                                f'version reads schemas 1 to {SCHEMA}; use matching versions')
         if self.kind not in KINDS:
             raise ContractError(f'model {self.name!r} is of kind {self.kind!r}; expected one of '
                                 f'{KINDS}')
@@ -77,6 +84,10 @@ class ModelSpec:
                 raise ContractError(f'contract field {key} is {value!r}; expected a positive '
                                     'integer')
         self._check_posed()
+        low, high = (1, _MAX_TEXT_DIM) if self.kind == 'clip_prior' else (0, 0)
+        if type(self.text_dim) is not int or not low <= self.text_dim <= high:
+            raise ContractError(f'contract field text_dim is {self.text_dim!r}; expected an '
+                                f'integer from {low} to {high} for a model of kind {self.kind!r}')
         depths = (self.min_depth_m, self.max_depth_m)
         if not all(isinstance(d, float) and math.isfinite(d) for d in depths) or \
                 not 0 < self.min_depth_m < self.max_depth_m:
@@ -103,6 +114,8 @@ class ModelSpec:
             tensors |= {'source_features': ('float32', features),
                         'source_T_target': ('float32', (1, self.sources, 4, 4)),
                         'source_valid': ('float32', (1, self.sources))}
+        if self.kind == 'clip_prior':
+            tensors['text'] = 'float32', (1, self.text_dim)
         return tensors
 
     def outputs(self, size: tuple[int, int]) -> dict[str, TensorType]:
@@ -125,7 +138,7 @@ class ModelSpec:
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
         """
-        Parse what ``to_json`` wrote; schema 1 becomes the same contract in schema 2.
+        Parse what ``to_json`` wrote; an older schema becomes the same contract in this one.
 
         Raises ContractError naming what is wrong.
         """
@@ -136,8 +149,10 @@ class ModelSpec:
         if not isinstance(fields, dict):
             raise ContractError('the model contract is not a JSON object')
         known = set(cls.__dataclass_fields__)
-        if fields.get('schema') == 1 and not set(fields) & set(_POSED_FIELDS):
-            fields |= {'schema': SCHEMA, **dict.fromkeys(_POSED_FIELDS, 0)}
+        schema = fields.get('schema')
+        new = _NEW_SINCE.get(schema, ()) if type(schema) is int else ()
+        if new and not set(fields) & set(new):
+            fields |= {'schema': SCHEMA, **dict.fromkeys(new, 0)}
         if set(fields) != known:
             raise ContractError('the model contract has other fields than expected: missing '
                                 f'{sorted(known - set(fields))}, unknown '
@@ -170,7 +185,7 @@ def read_spec(path: Path) -> ModelSpec:
         raise ContractError(f'there is no model file {path}; name one of the shipped models or '
                             'the path of an exported .onnx file')
     try:
-        metadata = _read_metadata(path)
+        metadata = read_metadata(path)
     except OSError as error:
         raise ContractError(f'the model file {path} cannot be read: {error}') from error
     if METADATA_KEY not in metadata:
@@ -180,7 +195,7 @@ def read_spec(path: Path) -> ModelSpec:
     return ModelSpec.from_json(metadata[METADATA_KEY])
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
     """Collect ModelProto.metadata_props by walking the top level of the protobuf."""
     size = path.stat().st_size
     metadata: dict[str, str] = {}

@@ -5,8 +5,8 @@ What each pixel's depth rests on, as a map of ``Evidence``.
 
 Geometry says where the earlier frames can tell nothing: out of their view, hidden behind something
 nearer, or moved too little in the image by the camera's motion. Elsewhere the model's own weight
-says whether matching was used, and where matching and the single image disagree, the thing most
-likely moves by itself.
+says whether matching was used; where matching and the single image disagree, and more so than all
+around, the thing most likely moves by itself.
 """
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import numpy as np
 
 from hybrid_depth.preprocess import camera_to_content, NetworkView
 from hybrid_depth.types import Evidence
+
+_SPECK = np.ones((2, 2), np.uint8)  # feature pixels; what is smaller is noise and nothing moving
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,34 @@ def evidence_map(single_depth: np.ndarray, matched_depth: np.ndarray, match_weig
         sees, parallax = _view(depth, motion.astype(np.float32), rays, rules.hidden_ratio)
         seen |= sees
         measurable |= sees & (parallax >= rules.min_parallax_px)
-    with np.errstate(all='ignore'):
-        disagreement = np.abs(np.log(matched_depth / single_depth))
     # both depths are taken to be as uncertain as the result; sigmas add in squares
-    moves = disagreement > np.maximum(rules.moving_sigmas * np.sqrt(2) * relative_sigma,
-                                      np.log(rules.moving_ratio))
+    moves = _disagreement(single_depth, matched_depth, is_strong) > np.maximum(
+        rules.moving_sigmas * np.sqrt(2) * relative_sigma, np.log(rules.moving_ratio))
+    moves = cv2.morphologyEx((is_strong & moves).astype(np.uint8), cv2.MORPH_OPEN, _SPECK) > 0
     result[is_strong] = Evidence.MATCHED
-    result[is_strong & moves] = Evidence.MOVING
+    result[moves] = Evidence.MOVING
     result[~measurable] = Evidence.EPIPOLE
     result[~seen] = Evidence.OCCLUDED
     return result
+
+
+def _disagreement(single_depth: np.ndarray, matched_depth: np.ndarray,
+                  is_strong: np.ndarray) -> np.ndarray:
+    """
+    Return how far matching is from the single image, in log depth, beyond what all around is.
+
+    A single image that has a whole region too far or too near is wrong about the region, which
+    does not make it move.
+    """
+    with np.errstate(all='ignore'):
+        offset = np.log(matched_depth / single_depth)
+    counts = (is_strong & np.isfinite(offset)).astype(np.float32)
+    offset = np.where(counts > 0, offset, np.float32(0))
+    height, width = offset.shape
+    region = (width // 4 | 1, height // 2 | 1)
+    around = cv2.boxFilter(offset, -1, region, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    count = cv2.boxFilter(counts, -1, region, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return np.abs(offset - around / np.maximum(count, 1))
 
 
 def _view(depth: np.ndarray, source_T_target: np.ndarray, rays: np.ndarray,

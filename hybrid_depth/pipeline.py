@@ -3,6 +3,7 @@
 """The only stateful object of the core: frames go in, depth results come out."""
 from __future__ import annotations
 
+from collections.abc import Collection
 import logging
 import time
 from typing import Any
@@ -11,22 +12,20 @@ import numpy as np
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.config import PipelineConfig
-from hybrid_depth.contract import ModelSpec, read_spec
-from hybrid_depth.errors import BadFrame, ConfigError
+from hybrid_depth.contract import ModelSpec
+from hybrid_depth.engine import Engine
+from hybrid_depth.errors import BadFrame
 from hybrid_depth.evidence import evidence_map, on_output
 from hybrid_depth.keyframes import is_rigid, Keyframes, Source
 from hybrid_depth.matching import gravity, small_map, small_rays, source_inputs, thumbnail
-from hybrid_depth.models import find_model
 from hybrid_depth.pose_check import PoseCheck, PoseChecker
 from hybrid_depth.postprocess import to_depth
 from hybrid_depth.preprocess import content_of, network_view, NetworkView, to_network
-from hybrid_depth.runtime import load_backend
 from hybrid_depth.scale import ScaleFilter, ScaleReport
-from hybrid_depth.types import DepthResult, Frame
+from hybrid_depth.types import DepthResult, EXTRAS, Frame
 
 logger = logging.getLogger(__name__)
 
-STATIC_SETTINGS = ('model', 'backend', 'cpu_threads')  # a change of these needs a new pipeline
 # The camera assumed until the first frame tells: the model is loaded at construction, so that a
 # bad file is noticed then and not while driving.
 _EXPECTED_SHAPE = (1280, 720)
@@ -35,11 +34,13 @@ _SCALE_STRIDE = 4  # network pixels per pixel that scale is judged by, where the
 
 class DepthPipeline:
     """
-    Metric depth from camera frames.
+    Metric depth from the frames of one camera.
 
-    ``run``, ``warm_up`` and ``close`` belong to one thread; ``configure`` may be called from
-    another. Depth beyond ``config.max_depth_m``, or within 2 % of the model's own ceiling
-    (``spec.max_depth_m``), where it saturates, is beyond range and goes by ``config.far_policy``.
+    ``run``, ``warm_up`` and ``close`` belong to one thread, the same for all pipelines that share
+    an ``engine``; ``configure`` may be called from another. Without ``engine`` the pipeline opens
+    one of its own (``is_live``: see there). Depth beyond ``config.max_depth_m``, or within 2 % of
+    the model's own ceiling (``spec.max_depth_m``), where it saturates, is beyond range and goes by
+    ``config.far_policy``.
 
     A model of kind 'posed' matches frames that have a pose against earlier ones (see
     ``keyframes``). The poses are checked against the images: while their motion is found useless
@@ -52,13 +53,17 @@ class DepthPipeline:
     BackendUnavailable where the runtime asked for cannot be used.
     """
 
-    def __init__(self, config: PipelineConfig) -> None:
+    def __init__(self, config: PipelineConfig, engine: Engine | None = None, *,
+                 is_live: bool = False) -> None:
+        self._engine = engine or Engine(config, is_live=is_live)
+        self._engine.check(config)
         self._config = config
-        self._path = find_model(config.model)
-        self._spec = read_spec(self._path)
+        self._spec = self._engine.spec
+        self._text = self._engine.text_inputs(config.scene_prompt)
         self._size = self._spec.network_size(*_EXPECTED_SHAPE)
-        self._backend = load_backend(config.backend, self._path, self._spec, self._size,
-                                     config.cpu_threads)
+        self._serving = self._engine.acquire(self._size)
+        self._backend = self._serving.current()
+        self._is_open = True
         self._stride = self._spec.feature_stride or _SCALE_STRIDE
         self._view: NetworkView | None = None
         self._rays = np.empty((0, 0, 2), np.float32)  # of the view, every stride-th pixel
@@ -83,27 +88,37 @@ class DepthPipeline:
     @property
     def backend_description(self) -> str:
         """Runtime, version, device and network size, for people."""
-        return self._backend.description
+        return self._serving.description
+
+    def backend_facts(self) -> dict[str, str]:
+        """Return what diagnostics say of the choice of the runtime and of its engine."""
+        return self._serving.facts()
+
+    def backend_complaint(self) -> str:
+        """Return why depth is not from the engine that it should be from; '' = no fault."""
+        return self._serving.complaint()
 
     def configure(self, config: PipelineConfig) -> None:
         """
         Use ``config`` from the next frame on; a frame in progress finishes with the old one.
 
         Raises ConfigError, and changes nothing, where a setting differs that is fixed at
-        construction (STATIC_SETTINGS).
+        construction (engine.STATIC_SETTINGS), or the model does not know the scene prompt.
         """
-        for key in STATIC_SETTINGS:
-            old, new = getattr(self._config, key), getattr(config, key)
-            if old != new:
-                raise ConfigError(f'{key} cannot change from {old!r} to {new!r} while running; '
-                                  'start again with the new value')
+        self._engine.check(config)
+        self._text = self._engine.text_inputs(config.scene_prompt)
         self._config = config
+
+    def for_another_camera(self) -> DepthPipeline:
+        """Return a pipeline that shares this one's engine and settings, and nothing else."""
+        return DepthPipeline(self._config, self._engine)
 
     def warm_up(self, camera: CameraModel) -> None:
         """Load the model and compute the tables for ``camera``: the first frame is not late."""
         view = self._view_of(camera)
+        self._take_over()
         image = to_network(np.zeros((camera.height, camera.width, 3), np.uint8), view)
-        inputs = {'image': image, 'K': view.K}
+        inputs = {'image': image, 'K': view.K, **self._text}
         outputs = self._backend.infer(inputs | source_inputs(self._spec, []))
         depth = np.full(image.shape[1:3], self._spec.min_depth_m, np.float32)
         if self._spec.kind == 'posed':
@@ -119,10 +134,12 @@ class DepthPipeline:
                       self._config.resolution, self._stride)
         to_depth(depth, depth, view, self._config, self._spec.max_depth_m)
 
-    def run(self, frame: Frame) -> DepthResult:
+    def run(self, frame: Frame, extras: Collection[str] = EXTRAS) -> DepthResult:
         """
         Return the depth of ``frame``; its arrays are the caller's to keep.
 
+        ``extras`` are those of EXTRAS that the result shall hold; leaving some out saves their
+        time and changes nothing else.
         ``timings_ms`` has the stages preprocess, inference and postprocess, and their total; with
         a model of kind 'posed' also keyframes, pose_check, scale and evidence. Loading the model
         for a camera of another shape is in none of them. A pose that is not finite or no rigid
@@ -133,13 +150,14 @@ class DepthPipeline:
         config, spec = self._config, self._spec
         is_posed = spec.kind == 'posed'
         view = self._view_of(frame.camera)
+        self._take_over()
         clock = _Clock()
         image = to_network(frame.image_rgb, view)
         clock.lap('preprocess')
         pose = self._pose_of(frame) if is_posed or config.camera_height_m else None
         candidates = self._candidates(frame, pose, config) if is_posed else []
         sources = candidates if self._is_trusted else []
-        inputs = {'image': image, 'K': view.K, **source_inputs(spec, sources)}
+        inputs = {'image': image, 'K': view.K, **self._text, **source_inputs(spec, sources)}
         if is_posed:
             clock.lap('keyframes')
         outputs = self._backend.infer(inputs)
@@ -158,13 +176,14 @@ class DepthPipeline:
                 ceiling_m *= report.scale
             clock.lap('scale')
         if is_posed:
-            evidence = self._evidence(outputs, depth, sigma, sources, report, view, config)
-            clock.lap('evidence')
+            if 'evidence' in extras:
+                evidence = self._evidence(outputs, depth, sigma, sources, report, view, config)
+                clock.lap('evidence')
             if pose is not None and config.use_odometry:
                 self._keyframes.add(frame.stamp_ns, pose, outputs['features'], grey,
                                     small_map(depth, self._stride), self._rays)
             clock.lap('keyframes')
-        arrays = to_depth(depth, sigma, view, config, ceiling_m)
+        arrays = to_depth(depth, sigma, view, config, ceiling_m, with_sigma='sigma' in extras)
         if config.resolution == 'network':
             camera, image_rgb = view.content, content_of(image[0], view)
         else:
@@ -177,9 +196,11 @@ class DepthPipeline:
             sources=len(sources), evidence=evidence, scale=report, pose_check=check)
 
     def close(self) -> None:
-        """Release the model's memory. Calling twice is harmless."""
+        """Release the memory that no other pipeline uses. Calling twice is harmless."""
         self._keyframes.reset()
-        self._backend.close()
+        if self._is_open:
+            self._is_open = False
+            self._engine.release(self._size)
 
     def _view_of(self, camera: CameraModel) -> NetworkView:
         """Return how ``camera`` is shown to the model, which is loaded anew for another size."""
@@ -192,15 +213,20 @@ class DepthPipeline:
         self._is_trusted = True
         size = self._spec.network_size(camera.width, camera.height)
         if size != self._size:
-            logger.info('loading %s for network size %dx%d (camera %dx%d)', self._spec.name,
-                        size[1], size[0], camera.width, camera.height)
-            backend = load_backend(self._config.backend, self._path, self._spec, size,
-                                   self._config.cpu_threads)
-            self._backend.close()
-            self._backend, self._size = backend, size
+            serving = self._engine.acquire(size)  # first: it may fail
+            self._engine.release(self._size)
+            self._serving, self._size = serving, size
+            self._backend = serving.current()
         self._view = network_view(camera, size)
         self._rays = small_rays(self._view, self._stride)
         return self._view
+
+    def _take_over(self) -> None:
+        """Go on with the engine that was accepted meanwhile, if any."""
+        backend = self._serving.current()
+        if backend is not self._backend:
+            self._keyframes.reset()  # what they hold are features of the backend before
+            self._backend = backend
 
     def _pose_of(self, frame: Frame) -> np.ndarray | None:
         """Return the frame's pose where it is one."""

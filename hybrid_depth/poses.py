@@ -23,6 +23,7 @@ Outcome = Literal['ok', 'duplicate', 'out_of_order', 'reset', 'jump', 'pause']
 # What noise may add to a motion before it counts as impossible: m and rad, and a share of the
 # motion itself, for stamps that jitter.
 _SLACK_M, _SLACK_RAD, _SLACK_SHARE = 0.3, 0.1, 0.25
+_LARGEST = 1e9  # m, m/s, rad/s: beyond, squares of what is multiplied from it overflow
 # A twist must foretell where the poses are heading to within this, and that share.
 _TWIST_M, _TWIST_RAD = 0.02, 0.03
 # The heading is taken over this long, and over nothing shorter: stamps may come in pairs.
@@ -277,9 +278,10 @@ class PoseBuffer:
 
 def _checked(values: Sequence[float], length: int, what: str) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
-    if array.shape != (length,) or not np.isfinite(array).all():
+    # NaN compares as False
+    if array.shape != (length,) or not (np.abs(array) <= _LARGEST).all():
         raise BadFrame('bad_odometry', f'the {what} of the odometry is {array.tolist()}; expected '
-                       f'{length} finite numbers')
+                       f'{length} finite numbers of at most {_LARGEST:g}')
     return array
 
 

@@ -39,14 +39,15 @@ def range_limit(config: PipelineConfig, model_max_m: float) -> float:
 
 
 def to_depth(depth: np.ndarray, sigma: np.ndarray, view: NetworkView, config: PipelineConfig,
-             model_max_m: float) -> DepthArrays:
+             model_max_m: float, *, with_sigma: bool = True) -> DepthArrays:
     """
     Turn network output into depth on the pixels that ``config.resolution`` asks for.
 
     ``depth`` and ``sigma`` (height, width) float32 metres of the network image. For 'camera' the
     result lies on ``view.camera``, for 'network' on ``view.content``. A pixel that is not finite
     or not positive in either becomes NaN, as does one that the pinhole view does not reach (for
-    'network': one that the camera did not see).
+    'network': one that the camera did not see). ``with_sigma`` False saves the time that the
+    result's ``sigma_m`` takes, which then is NaN throughout; its depth is the same.
     Raises BadFrame (``model_output``) where not one pixel is usable.
     """
     depth, sigma = content_of(depth, view), content_of(sigma, view)
@@ -61,6 +62,8 @@ def to_depth(depth: np.ndarray, sigma: np.ndarray, view: NetworkView, config: Pi
     inverse = np.where(good, inverse, np.float32(0))
     is_edge = _edge_cells(inverse, config.edge_ratio)
     valid_inverse = np.where(good, inverse, np.float32(np.nan))
+    is_wanted = with_sigma or config.max_relative_sigma > 0
+    uncertain: np.ndarray | None = relative if is_wanted else None
     if config.resolution == 'network' or view.content == view.camera:
         edge = _around(is_edge)
         inverse = valid_inverse
@@ -68,12 +71,16 @@ def to_depth(depth: np.ndarray, sigma: np.ndarray, view: NetworkView, config: Pi
         sampler = _sampler(view)
         edge = sampler.cell(is_edge)
         # linear where the cell is smooth, nearest where it has an edge or an invalid corner
-        upsampled = sampler.linear(inverse)
-        np.copyto(upsampled, sampler.nearest(valid_inverse), where=edge)
-        relative_up = sampler.linear(np.where(good, relative, np.float32(0)))
-        np.copyto(relative_up, sampler.nearest(relative), where=edge)
-        inverse, relative = upsampled, relative_up
-    return _limited(inverse, relative, edge, config, range_limit(config, model_max_m))
+        inverse = _choose(edge, sampler.nearest(valid_inverse), sampler.linear(inverse))
+        if uncertain is not None:
+            uncertain = _choose(edge, sampler.nearest(relative),
+                                sampler.linear(np.where(good, relative, np.float32(0))))
+    return _limited(inverse, uncertain, edge, config, range_limit(config, model_max_m), with_sigma)
+
+
+def _choose(mask: np.ndarray, where_set: np.ndarray, elsewhere: np.ndarray) -> np.ndarray:
+    """Return one or the other by ``mask`` (H, W) bool; in the memory of ``elsewhere``."""
+    return cv2.copyTo(where_set, mask.view(np.uint8), elsewhere)
 
 
 def _edge_cells(inverse: np.ndarray, edge_ratio: float) -> np.ndarray:
@@ -155,19 +162,22 @@ def _along_distortion(view: NetworkView) -> _Sampler:
     return _Sampler(linear, nearest_inside, gather(1.0, content.width + 1, content.height + 1))
 
 
-def _limited(inverse: np.ndarray, relative: np.ndarray, edge: np.ndarray, config: PipelineConfig,
-             limit_m: float) -> DepthArrays:
+def _limited(inverse: np.ndarray, relative: np.ndarray | None, edge: np.ndarray,
+             config: PipelineConfig, limit_m: float, with_sigma: bool) -> DepthArrays:
     """Invert, then mark what is too uncertain, too far or too near. Consumes its arrays."""
-    unsure = relative > config.max_relative_sigma if config.max_relative_sigma > 0 else None
+    sigma_m = np.broadcast_to(np.float32(np.nan), inverse.shape)
     with np.errstate(all='ignore'):
         # in place: at camera size, memory that is new to the process costs more than the sums
         depth_m = np.divide(np.float32(1), inverse, out=inverse)
-        sigma_m = np.multiply(relative, depth_m, out=relative)
-    if unsure is not None:
-        depth_m[unsure] = np.nan
+        if relative is not None:
+            if config.max_relative_sigma > 0:
+                depth_m[relative > config.max_relative_sigma] = np.nan
+            if with_sigma:
+                sigma_m = np.multiply(relative, depth_m, out=relative)
     beyond = {'inf': np.inf, 'nan': np.nan, 'clip': limit_m}[config.far_policy]
     is_far, is_near = depth_m > limit_m, depth_m < config.min_depth_m
     np.copyto(depth_m, np.float32(beyond), where=is_far)
     np.copyto(depth_m, np.float32(-np.inf), where=is_near)
-    np.copyto(sigma_m, np.float32(np.nan), where=~np.isfinite(depth_m))
+    if with_sigma:
+        np.copyto(sigma_m, np.float32(np.nan), where=~np.isfinite(depth_m))
     return DepthArrays(depth_m, sigma_m, edge)

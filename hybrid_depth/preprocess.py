@@ -54,23 +54,38 @@ def to_network(image_rgb: np.ndarray, view: NetworkView) -> np.ndarray:
     """
     content = view.content
     if view.camera.is_distorted:
-        map_u, map_v = _undistort_maps(view.camera, content)
         # remap samples points, so shrink first or the result aliases
-        small, factor = _shrink(image_rgb, content.width)
-        image = cv2.remap(small, (map_u + 0.5) / factor - 0.5, (map_v + 0.5) / factor - 0.5,
-                          cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    elif (content.width, content.height) == (view.camera.width, view.camera.height):
-        image = image_rgb
+        small, factor = _shrink(image_rgb, content.width, content.height)
+        image = cv2.remap(small, *_shrunk_maps(view.camera, content, factor), cv2.INTER_LINEAR,
+                          borderMode=cv2.BORDER_REPLICATE)
     else:
-        shrinks = content.width < view.camera.width
-        image = cv2.resize(image_rgb, (content.width, content.height),
-                           interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        image = resized(image_rgb, content.width, content.height)
     right = view.width - content.width - view.left
     bottom = view.height - content.height - view.top
     if view.left or view.top or right or bottom:
         image = cv2.copyMakeBorder(image, view.top, bottom, view.left, right,
                                    cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(image)[None]
+
+
+def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """
+    Resize (H, W, 3) uint8 as the network is shown its images, in training as on the robot.
+
+    Halves by areas as often as that leaves no less than is asked for, then interpolates: areas
+    all the way would take a pass in floats over the whole image. The image's borders map to the
+    result's. Where nothing is to be done, ``image`` itself is returned.
+    """
+    rows, columns = image.shape[:2]
+    small, factor = _shrink(image, width, height)
+    if (rows, columns) == (factor * height, factor * width):
+        return small
+    scale_u, scale_v = columns / width / factor, rows / height / factor
+    # not cv2.resize: half of an odd image lacks the last row or column
+    small_of_result = np.array([[scale_u, 0, (scale_u - 1) / 2], [0, scale_v, (scale_v - 1) / 2]])
+    return cv2.warpAffine(small, small_of_result, (width, height),
+                          flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                          borderMode=cv2.BORDER_REPLICATE)
 
 
 def content_of(array: np.ndarray, view: NetworkView) -> np.ndarray:
@@ -140,11 +155,26 @@ def _undistort_maps(camera: CameraModel,
     return np.ascontiguousarray(uv[..., 0]), np.ascontiguousarray(uv[..., 1])
 
 
-def _shrink(image: np.ndarray, target_width: int) -> tuple[np.ndarray, float]:
-    """Area-shrink by an integer factor as long as the image stays wider than the target."""
-    factor = max(1, image.shape[1] // (2 * target_width) * 2)
-    if factor == 1:
-        return image, 1.0
-    height, width = image.shape[0] // factor, image.shape[1] // factor
-    cut = image[:height * factor, :width * factor]
-    return cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA), float(factor)
+@functools.lru_cache(maxsize=8)
+def _shrunk_maps(camera: CameraModel, content: CameraModel,
+                 factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same in the camera image shrunk by ``factor``, in cv2's fast form."""
+    map_u, map_v = _undistort_maps(camera, content)
+    maps = cv2.convertMaps((map_u + np.float32(0.5)) / factor - np.float32(0.5),
+                           (map_v + np.float32(0.5)) / factor - np.float32(0.5), cv2.CV_16SC2)
+    return maps[0], maps[1]
+
+
+def _shrink(image: np.ndarray, width: int, height: int) -> tuple[np.ndarray, int]:
+    """
+    Halve the image by areas as often as it stays no smaller than ``width`` x ``height``.
+
+    Returns it and the factor; an odd last row or column is left out.
+    """
+    factor = 1
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        rows, columns = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[:2 * rows, :2 * columns], (columns, rows),
+                           interpolation=cv2.INTER_AREA)
+        factor *= 2
+    return image, factor

@@ -1,13 +1,14 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Frames as a recording for the rerun viewer (.rrd): camera, image, depth, cloud and path.
+Frames for the rerun viewer, as a recording (.rrd) or live: camera, image, depth, cloud and path.
 
 Sizes are kept to what is looked at: pictures at most 800 pixels wide, JPEG images, depth in
 centimetres, some ten thousand points a frame; about 0.4 MB a frame.
 """
 from __future__ import annotations
 
+from collections import deque
 import os
 from pathlib import Path
 from types import TracebackType
@@ -38,26 +39,42 @@ class Recording:
     """
 
     def __init__(self, path: Path, name: str, max_m: float = 80.0) -> None:
-        self._rr = _import_rerun()
-        self._path, self._max_m = Path(path), max_m
+        self._path = Path(path)
         self._part = self._path.with_suffix('.part')
-        self._stream = self._rr.RecordingStream(name)
+        self._stream = import_rerun().RecordingStream(name)
         self._stream.save(str(self._part))
-        self._centres: list[np.ndarray] = []
-        self._views = ['depth']
+        self._log = FrameLog(self._stream, max_m)
 
     def __enter__(self) -> Recording:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        self._stream.send_blueprint(self._blueprint())
+        self._stream.send_blueprint(self._log.blueprint())
         self._stream.flush()
         self._stream.disconnect()
         if kind is None:
             os.replace(self._part, self._path)
         else:
             self._part.unlink(missing_ok=True)
+
+    def add(self, stamp_ns: int, image_rgb: np.ndarray, camera: CameraModel, depth_m: np.ndarray,
+            world_T_camera: np.ndarray | None = None, truth_m: np.ndarray | None = None) -> None:
+        """Add one frame; see FrameLog."""
+        self._log.add(stamp_ns, image_rgb, camera, depth_m, world_T_camera, truth_m)
+
+
+class FrameLog:
+    """
+    Frames written to a rerun.RecordingStream, wherever that leads.
+
+    ``path_length``: how many of the latest places of the camera are shown, None = all.
+    """
+
+    def __init__(self, stream: Any, max_m: float = 80.0, path_length: int | None = None) -> None:
+        self._rr, self._stream, self._max_m = import_rerun(), stream, max_m
+        self._centres: deque[np.ndarray] = deque(maxlen=path_length)
+        self._views = ['depth']
 
     def add(self, stamp_ns: int, image_rgb: np.ndarray, camera: CameraModel, depth_m: np.ndarray,
             world_T_camera: np.ndarray | None = None, truth_m: np.ndarray | None = None) -> None:
@@ -119,7 +136,8 @@ class Recording:
             png.tobytes(), media_type='image/png', meter=DEPTH_UNITS_PER_M, colormap='Turbo',
             depth_range=[0, self._max_m * DEPTH_UNITS_PER_M])
 
-    def _blueprint(self) -> Any:
+    def blueprint(self) -> Any:
+        """Return how the viewer lays out what was added so far."""
         from rerun import blueprint
         return blueprint.Blueprint(blueprint.Horizontal(
             blueprint.Spatial3DView(origin='world', name='cloud'),
@@ -129,11 +147,12 @@ class Recording:
             column_shares=[3, 2]), collapse_panels=True)
 
 
-def _import_rerun() -> Any:
+def import_rerun() -> Any:
+    """Return the module. Raises ConfigError, with the remedy, where it is not installed."""
     try:
         import rerun
     except ImportError as error:
-        raise ConfigError(f'a viewer recording needs rerun, which cannot be imported ({error}); '
+        raise ConfigError(f'the viewer needs rerun, which cannot be imported ({error}); '
                           'pip install rerun-sdk') from error
     return rerun
 

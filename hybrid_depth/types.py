@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from hybrid_depth.scale import ScaleReport
 
 
+# What a result can hold beside depth that takes time of its own.
+EXTRAS = frozenset({'sigma', 'evidence'})
+
+
 @dataclass(frozen=True)
 class Frame:
     """One camera image with everything known about it."""
@@ -43,7 +47,8 @@ class DepthResult:
     """Metric depth of one frame, pixel for pixel on ``camera``."""
 
     depth_m: np.ndarray  # (H, W) float32, along +Z; NaN = invalid, +Inf = beyond range
-    sigma_m: np.ndarray  # (H, W) float32, one standard deviation; NaN where depth is not finite
+    # (H, W) float32, one standard deviation; NaN where depth is not finite or nobody asked for it
+    sigma_m: np.ndarray
     edge: np.ndarray  # (H, W) bool, True = depth discontinuity (flying-pixel danger)
     image_rgb: np.ndarray  # (H, W, 3) uint8 on the same pixels, for colouring
     camera: CameraModel  # intrinsics of these arrays
@@ -52,6 +57,7 @@ class DepthResult:
     mode: str  # 'posed' = matched against earlier frames, else 'single_frame'
     timings_ms: dict[str, float] = field(default_factory=dict)  # stage -> milliseconds
     sources: int = 0  # earlier frames that it was matched against
-    evidence: np.ndarray | None = None  # (H, W) uint8, values of Evidence; None = no such model
+    # (H, W) uint8, values of Evidence; None = the model has no such thing or nobody asked for it
+    evidence: np.ndarray | None = None
     scale: ScaleReport | None = None  # None = nothing but the model to judge the scale by
     pose_check: PoseCheck | None = None  # None = no earlier frame to check the poses with

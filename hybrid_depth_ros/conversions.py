@@ -93,6 +93,11 @@ def fill_byte_image(message: Any, values: np.ndarray) -> None:
     _fill_image(message, values, 'mono8', 'u1')
 
 
+def fill_millimetre_image(message: Any, values: np.ndarray) -> None:
+    """Write ``values``, (H, W) uint16, into the Image ``message`` as 16UC1; likewise."""
+    _fill_image(message, values, '16UC1', '<u2')
+
+
 def _fill_image(message: Any, values: np.ndarray, encoding: str, dtype: str) -> None:
     height, width = values.shape
     if (message.height, message.width, message.encoding) != (height, width, encoding):

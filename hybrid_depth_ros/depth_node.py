@@ -11,30 +11,36 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import HybridDepthError
 from hybrid_depth.pipeline import DepthPipeline
-from hybrid_depth_ros.diagnostics import diagnostic_array, FrameStats, Health, RclpyLogHandler
+from hybrid_depth_ros.build_only import build_only
+from hybrid_depth_ros.camera_inputs import input_topic
+from hybrid_depth_ros.diagnostics import diagnostic_status, FrameStats, Health, RclpyLogHandler
 from hybrid_depth_ros.findings import Findings
-from hybrid_depth_ros.parameters import NodeParameters
+from hybrid_depth_ros.parameters import NodeParameters, Settings
+from hybrid_depth_ros.process_status import process_status
 from hybrid_depth_ros.qos import advertise, output_qos
 from hybrid_depth_ros.session import open_resources, Resources, Session
 
 Transition = Callable[['DepthNode', LifecycleState], None]
 _TICK_S = 1.0
 _LOGGERS = ('hybrid_depth', 'hybrid_depth_ros')
+_LIVE_PIPELINE = functools.partial(DepthPipeline, is_live=True)  # a robot does not wait
 
 
 def _transition(body: Transition) -> Callable[[Any, LifecycleState], TransitionCallbackReturn]:
@@ -63,11 +69,11 @@ class DepthNode(LifecycleNode):
     """
     Metric depth from ``image`` and ``camera_info``, and from the motion that ``odom`` gives.
 
-    Callbacks only store what arrives; one thread computes and publishes. ``make_pipeline`` opens
-    the model when the node is configured.
+    Callbacks only store what arrives; one thread computes and publishes, for all cameras.
+    ``make_pipeline`` opens the model when the node is configured.
     """
 
-    def __init__(self, make_pipeline: Callable[[PipelineConfig], Any] = DepthPipeline,
+    def __init__(self, make_pipeline: Callable[[PipelineConfig], Any] = _LIVE_PIPELINE,
                  **kwargs: Any) -> None:
         # before all that may raise: destroy_node looks at them
         self._resources: Resources | None = None
@@ -76,6 +82,8 @@ class DepthNode(LifecycleNode):
         super().__init__('hybrid_depth', **kwargs)
         self._make_pipeline = make_pipeline
         self.failure = ''  # of the last transition, '' = none
+        self._is_enabled = True  # by ~/enable; of the node, so no transition changes it
+        self._started_s = time.monotonic()
         self._log_handler = RclpyLogHandler(self.get_logger())
         for name in _LOGGERS:
             logger = logging.getLogger(name)
@@ -83,9 +91,10 @@ class DepthNode(LifecycleNode):
             # the numbers of the levels are the same in rclpy and in logging
             logger.setLevel(int(self.get_logger().get_effective_level()))
         self._table = NodeParameters(self)
-        self._health = Health()
+        self._health = {camera: Health() for camera in self._table.cameras}
         self._diagnostics = advertise(self.create_publisher, self, DiagnosticArray, '/diagnostics',
                                       output_qos(), lambda: None)
+        self.create_service(SetBool, '~/enable', self._on_enable)
         # steady: diagnostics must go on while simulated time stands still
         self._timer = self.create_timer(_TICK_S, self._on_tick,
                                         clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -94,6 +103,11 @@ class DepthNode(LifecycleNode):
     def state(self) -> str:
         """Label of the lifecycle state."""
         return str(self._state_machine.current_state[1])
+
+    @property
+    def settings_by_camera(self) -> dict[str, Settings]:
+        """The current settings of every camera; '' = the only one."""
+        return {name: self._table.settings_of(name) for name in self._table.cameras}
 
     def fail(self, message: str, trace: str = '') -> None:
         """Report a failed transition."""
@@ -119,12 +133,13 @@ class DepthNode(LifecycleNode):
     @_transition
     def on_configure(self, state: LifecycleState) -> None:
         """Open the model and create the publishers."""
-        settings = self._table.settings
-        self._resources = open_resources(self, self._make_pipeline, settings, self._on_listener)
-        pipeline = self._resources.pipeline
+        table = self._table
+        self._resources = open_resources(self, self._make_pipeline, table.cameras,
+                                         table.settings_of, self._on_listener)
+        pipeline = self._resources.cameras[0].pipeline
         super().on_configure(state)
         self.get_logger().info(f'configured: model {pipeline.spec.name} ({pipeline.spec.kind}) on '
-                               f'{pipeline.backend_description}; {settings.pipeline}')
+                               f'{pipeline.backend_description}; {table.settings.pipeline}')
 
     @_transition
     def on_activate(self, state: LifecycleState) -> None:
@@ -132,8 +147,12 @@ class DepthNode(LifecycleNode):
         if self._resources is None:
             raise RuntimeError('activated without being configured')
         super().on_activate(state)
-        self._session = Session(self, self._resources, lambda: self._table.settings)
-        self.get_logger().info(f"active: images from {self.resolve_topic_name('image')}")
+        if not self._is_enabled:
+            self.get_logger().info('active, but disabled by ~/enable')
+            return
+        self._session = Session(self, self._resources, self._table.settings_of)
+        topics = ', '.join(self._image_name(camera) for camera in self._table.cameras)
+        self.get_logger().info(f'active: images from {topics}')
 
     @_transition
     def on_deactivate(self, state: LifecycleState) -> None:
@@ -170,33 +189,73 @@ class DepthNode(LifecycleNode):
             self._resources.close()
             self._resources = None
 
+    def _on_enable(self, request: SetBool.Request, answer: SetBool.Response) -> SetBool.Response:
+        """Stop computing, or go on; the lifecycle state stays as it is."""
+        self._is_enabled = request.data
+        word = 'enabled' if request.data else 'disabled'
+        try:
+            if not request.data:
+                self._stop()
+            elif self.state == 'active' and self._session is None and self._resources is not None:
+                self._session = Session(self, self._resources, self._table.settings_of)
+                self.failure = ''
+        except Exception as error:  # the edge to rclpy, which would end the process
+            answer.message = f'~/enable: {type(error).__name__}: {error}'
+            self.fail(answer.message, traceback.format_exc())
+            return answer
+        answer.success = True
+        answer.message = word if self.state == 'active' else f'{word}, while {self.state}'
+        self.get_logger().info(f'~/enable: {answer.message}')
+        return answer
+
     def _on_listener(self) -> None:
         # only ever starts: a listener that comes back within a tick finds all as it was
         if self._session is not None:
             self._session.listen_if_wanted()
 
     def _on_tick(self) -> None:
-        is_wanted = self._session is not None and self._session.rest_if_unwanted()
-        resources = self._resources
+        wanted = self._session.rest_if_unwanted() if self._session else {}
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status = [self._status(name, wanted.get(name, False))
+                          for name in self._table.cameras]
+        message.status.append(process_status(f'{self.get_fully_qualified_name()}: process',
+                                             socket.gethostname(),
+                                             time.monotonic() - self._started_s))
+        self._diagnostics.publish(message)
+
+    def _image_name(self, camera: str) -> str:
+        return str(self.resolve_topic_name(input_topic(camera, 'image')))
+
+    def _status(self, name: str, is_wanted: bool) -> DiagnosticStatus:
+        """Return what diagnostics say about the camera ``name``."""
+        resources = next((camera for camera in self._resources.cameras if camera.name == name),
+                         None) if self._resources else None
         snapshot = resources.stats.snapshot() if resources else FrameStats().snapshot()
         findings = resources.findings if resources else Findings()
-        level, text = self._health.level(snapshot, self.state, is_wanted, self.failure,
-                                         findings.complaints())
-        calibration = resources.camera.state if resources else None
+        complaints = [*findings.complaints()]
+        if resources and (complaint := resources.pipeline.backend_complaint()):
+            complaints.append((DiagnosticStatus.WARN, complaint))
+        state = self.state
+        doing = 'disabled' if state == 'active' and not self._is_enabled else state
+        level, text = self._health[name].level(snapshot, doing, is_wanted, self.failure,
+                                               complaints)
+        calibration = resources.source.state if resources else None
         camera = calibration.camera if calibration else 'no camera_info yet'
         facts = {
-            'state': self.state,
+            'state': state,
+            'enabled': 'yes' if self._is_enabled else 'no',
             'model': resources.pipeline.spec.name if resources
             else self._table.settings.pipeline.model,
             'backend': resources.pipeline.backend_description if resources else 'not loaded',
             'camera': f'{camera.width}x{camera.height}' if isinstance(camera, CameraModel)
             else str(camera),
+            **(resources.pipeline.backend_facts() if resources else {}),
             **findings.facts(),
-            **(self._session.facts() if self._session else {}),
+            **(self._session.facts(name) if self._session else {}),
         }
-        self._diagnostics.publish(diagnostic_array(
-            self.get_clock().now().to_msg(), f'{self.get_fully_qualified_name()}: depth',
-            self.resolve_topic_name('image'), level, text, snapshot, facts))
+        own_name = f'{self.get_fully_qualified_name()}: {input_topic(name, "depth")}'
+        return diagnostic_status(own_name, self._image_name(name), level, text, snapshot, facts)
 
 
 def _call_on_signal(callback: Callable[[], None]) -> socket.socket:
@@ -245,8 +304,14 @@ def main(args: list[str] | None = None) -> int:
     wakers.append(node.create_guard_condition(lambda: None))  # its callback ends one spin
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    status = 0
     try:
-        if node.get_parameter('autostart').value:
+        if node.get_parameter('build_only').value:
+            status = build_only(node, node.settings_by_camera,
+                                lambda seconds: executor.spin_once(timeout_sec=seconds),
+                                lambda: is_stopping.is_set() or not rclpy.ok())
+            is_stopping.set()
+        elif node.get_parameter('autostart').value:
             node.start()
         while rclpy.ok() and not is_stopping.is_set():
             executor.spin_once()
@@ -261,7 +326,7 @@ def main(args: list[str] | None = None) -> int:
         rclpy.try_shutdown()
         signal.set_wakeup_fd(-1)
         signals.close()
-    return 0
+    return status
 
 
 if __name__ == '__main__':

@@ -11,13 +11,14 @@ import threading
 import time
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 import numpy as np
 
 # drops that are how the node is meant to work; every other reason is a fault of the input
 HARMLESS_DROPS = frozenset({'replaced', 'no_subscriber'})
 _WINDOW = 200  # frames over which latency percentiles are taken
 _RATE_WINDOW_S = 3.0
+_SILENT_TICKS, _STALE_TICKS = 2, 10  # without an image, until it is a warning, and out of date
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Snapshot:
     work_ms: Mapping[str, float]  # p50, p95 of taken from the mailbox -> published
     stages_ms: Mapping[str, float]  # of the latest frame
     mode: str
+    lost: int = 0  # sent, but never reached a callback
 
 
 @dataclass
@@ -49,12 +51,18 @@ class FrameStats:
     _work: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     _stages: Mapping[str, float] = field(default_factory=dict)
     _mode: str = ''
+    _lost: int = 0
 
     def received(self) -> None:
         """Count an image that arrived."""
         with self._lock:
             self._received += 1
             self._arrivals.append(time.monotonic())
+
+    def lost(self, count: int) -> None:
+        """Count images that were sent and never arrived."""
+        with self._lock:
+            self._lost += count
 
     def dropped(self, reason: str) -> None:
         """Count an image that will not become depth."""
@@ -79,7 +87,8 @@ class FrameStats:
             return Snapshot(
                 self._received, self._processed, dict(self._drops),
                 _rate(self._arrivals, now), _rate(self._departures, now),
-                _percentiles(self._latency), _percentiles(self._work), self._stages, self._mode)
+                _percentiles(self._latency), _percentiles(self._work), self._stages, self._mode,
+                self._lost)
 
 
 def _rate(times: deque[float], now: float) -> float:
@@ -140,17 +149,20 @@ class Health:
             return DiagnosticStatus.OK, 'active, idle: no output has a subscriber'
         silent = now.received == (before.received if before else 0)
         self._silent_ticks = self._silent_ticks + 1 if silent else 0
-        if self._silent_ticks >= 2:
+        if self._silent_ticks >= _STALE_TICKS:
+            return DiagnosticStatus.STALE, 'no image arrives: what was published last is stale'
+        if self._silent_ticks >= _SILENT_TICKS:
             return DiagnosticStatus.WARN, 'no image arrives'
         return DiagnosticStatus.OK, 'active'
 
 
-def diagnostic_array(stamp: Any, name: str, hardware_id: str, level: bytes, message: str,
-                     snapshot: Snapshot, facts: Mapping[str, str]) -> DiagnosticArray:
-    """Build the message: the counts of ``snapshot`` and then ``facts``."""
+def diagnostic_status(name: str, hardware_id: str, level: bytes, message: str,
+                      snapshot: Snapshot, facts: Mapping[str, str]) -> DiagnosticStatus:
+    """Build the status of a camera: the counts of ``snapshot`` and then ``facts``."""
     values = {
         'frames_received': str(snapshot.received),
         'frames_processed': str(snapshot.processed),
+        'frames_lost': str(snapshot.lost),
         'input_rate_hz': f'{snapshot.input_hz:.2f}',
         'output_rate_hz': f'{snapshot.output_hz:.2f}',
         **{f'drops.{reason}': str(count) for reason, count in sorted(snapshot.drops.items())},
@@ -160,12 +172,9 @@ def diagnostic_array(stamp: Any, name: str, hardware_id: str, level: bytes, mess
         'mode': snapshot.mode or 'none yet',
         **facts,
     }
-    status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id,
-                              values=[KeyValue(key=key, value=value)
-                                      for key, value in values.items()])
-    array = DiagnosticArray(status=[status])
-    array.header.stamp = stamp
-    return array
+    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id,
+                            values=[KeyValue(key=key, value=value)
+                                    for key, value in values.items()])
 
 
 class ThrottledWarnings:

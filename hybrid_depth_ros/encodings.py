@@ -1,7 +1,7 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-sensor_msgs/Image -> (H, W, 3) uint8 RGB by the core's table of encodings, without cv_bridge.
+Image and CompressedImage -> (H, W, 3) uint8 RGB by the core, without cv_bridge.
 
 What is not in the table goes to a fallback (cv_bridge, where installed) or is a BadFrame that says
 so.
@@ -13,20 +13,38 @@ from typing import Any
 
 import numpy as np
 
+from hybrid_depth.compressed import compressed_size, decode_compressed
 from hybrid_depth.encodings import check_size, decode_pixels, ENCODINGS
 from hybrid_depth.errors import BadFrame
 
 Fallback = Callable[[Any], np.ndarray]  # Image message -> (H, W, 3) uint8 RGB
 
 
+def image_size(message: Any) -> tuple[int, int]:
+    """
+    Return (width, height) of a sensor_msgs/Image or CompressedImage, which is not decoded.
+
+    Raises BadFrame with reason ``zero_size`` or ``undecodable``.
+    """
+    if is_compressed(message):
+        return compressed_size(message.data)
+    if message.width == 0 or message.height == 0:
+        raise BadFrame('zero_size', f'image is {message.width}x{message.height} pixels; the '
+                       'camera driver sends empty images')
+    return message.width, message.height
+
+
 def decode_image(message: Any, fallback: Fallback | None = None) -> np.ndarray:
     """
-    Return the pixels of a sensor_msgs/Image, (H, W, 3) uint8 RGB.
+    Return the pixels of a sensor_msgs/Image or CompressedImage, (H, W, 3) uint8 RGB.
 
     For rgb8 the result is a view of the message's own data, rows padded as there; only read it.
     ``fallback`` converts encodings outside the table. Raises BadFrame with reason ``zero_size``,
-    ``unknown_encoding``, ``step_mismatch`` or ``truncated``.
+    ``unknown_encoding``, ``step_mismatch``, ``truncated`` or ``undecodable``. A compressed image
+    is as large as ``image_size`` says, whatever that is: compare it with the camera's first.
     """
+    if is_compressed(message):
+        return decode_compressed(message.data, message.format, *compressed_size(message.data))
     if message.encoding not in ENCODINGS:
         check_size(message.width, message.height, message.step, message.data)
         if fallback is None:
@@ -35,3 +53,8 @@ def decode_image(message: Any, fallback: Fallback | None = None) -> np.ndarray:
         return fallback(message)
     return decode_pixels(message.width, message.height, message.encoding, message.step,
                          message.data, bool(message.is_bigendian))
+
+
+def is_compressed(message: Any) -> bool:
+    """Return whether ``message`` is a CompressedImage."""
+    return hasattr(message, 'format')

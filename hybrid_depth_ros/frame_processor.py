@@ -3,8 +3,8 @@
 """From an image message to published depth: everything that the inference thread does."""
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 import logging
 import time
 from typing import Any, Protocol
@@ -16,24 +16,26 @@ from hybrid_depth.cloud import CloudPacker
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import BadFrame, HybridDepthError
 from hybrid_depth.types import DepthResult, Evidence, Frame
+from hybrid_depth_ros.bev_outputs import BevState
 from hybrid_depth_ros.camera_source import CameraSource
 from hybrid_depth_ros.conversions import stamp_to_ns
+from hybrid_depth_ros.debug_topics import DebugTopics, FrameTimes
 from hybrid_depth_ros.diagnostics import FrameStats, ThrottledWarnings
-from hybrid_depth_ros.encodings import decode_image, Fallback
+from hybrid_depth_ros.encodings import decode_image, Fallback, image_size
 from hybrid_depth_ros.findings import Findings
 from hybrid_depth_ros.outputs import OutputPublishers, Product
 from hybrid_depth_ros.parameters import Settings
 from hybrid_depth_ros.pose_source import PoseSource
 
 _LOG = logging.getLogger(__name__)
-Job = Any  # a sensor_msgs/Image, or a CameraModel to get ready for
+Job = Any  # a sensor_msgs/Image or CompressedImage, or a CameraModel to get ready for
 
 
 class Pipeline(Protocol):
     """What is needed of hybrid_depth.pipeline.DepthPipeline."""
 
-    def run(self, frame: Frame) -> DepthResult:
-        """Return the depth of ``frame``."""
+    def run(self, frame: Frame, extras: Collection[str]) -> DepthResult:
+        """Return the depth of ``frame``, and those of types.EXTRAS that are asked for."""
 
     def warm_up(self, camera: CameraModel) -> None:
         """Get ready for frames of ``camera``."""
@@ -50,20 +52,24 @@ class FrameProcessor:
     camera: CameraSource
     poses: PoseSource
     outputs: OutputPublishers
+    debug: DebugTopics
     stats: FrameStats
     findings: Findings
     settings: Callable[[], Settings]
     now_ns: Callable[[], int]
     fallback: Fallback | None = None  # for encodings outside the table
+    bev: BevState = field(default_factory=BevState)  # may be that of several cameras
 
     def __post_init__(self) -> None:
         self._applied: Settings | None = None
+        self._last_start: float | None = None  # of the frame before
         self._packer = CloudPacker()
         self._warnings = ThrottledWarnings(_LOG)
 
     def process(self, job: Job) -> None:
         """Do ``job``. Raises whatever goes wrong; ``failed`` deals with it."""
-        self._apply(self.settings())
+        settings = self.settings()
+        self._apply(settings)
         if isinstance(job, CameraModel):
             start = time.monotonic()
             self.pipeline.warm_up(job)
@@ -71,7 +77,7 @@ class FrameProcessor:
             _LOG.info('ready for %dx%d after %.2f s', job.width, job.height,
                       time.monotonic() - start)
         else:
-            self._process_image(job)
+            self._process_image(job, settings)
 
     def replaced(self, job: Job) -> None:
         """Count a job that gave way to a newer one."""
@@ -101,25 +107,31 @@ class FrameProcessor:
                                    remove_evidence=_unwanted(settings))
         self._applied = settings
 
-    def _process_image(self, image: Any) -> None:
+    def _process_image(self, image: Any, settings: Settings) -> None:
         start = time.monotonic()
         wanted = self.outputs.wanted()
         if not wanted:
             self.stats.dropped('no_subscriber')
             return
+        cycle_ms = None if self._last_start is None else 1e3 * (start - self._last_start)
+        self._last_start = start
         header = self._header(image)
-        image_rgb = decode_image(image, self.fallback)
-        source, camera = self.camera.for_image(image)
         stamp_ns = stamp_to_ns(header.stamp)
+        source, camera = self.camera.for_image(image_size(image), header.frame_id, stamp_ns)
+        image_rgb = decode_image(image, self.fallback)
         pose = self.poses.camera_pose(stamp_ns, header.frame_id)
+        extras = frozenset().union(*(row.extras(self._packer) for row in wanted))
         result = self.pipeline.run(Frame(image_rgb, stamp_ns, header.frame_id, camera,
-                                         pose.odom_T_camera, pose.epoch, pose.down_camera))
+                                         pose.odom_T_camera, pose.epoch, pose.down_camera), extras)
         inferred = time.monotonic()
         self.findings.add(result)
-        self.outputs.publish(wanted, header, Product(result, source, self._packer))
+        self.outputs.publish(wanted, header, Product(
+            result, source, self._packer, settings, pose, self.bev))
         end = time.monotonic()
-        self.stats.processed((self.now_ns() - stamp_ns) / 1e6, 1e3 * (end - start),
+        times = FrameTimes(1e3 * (end - start), (self.now_ns() - stamp_ns) / 1e6, cycle_ms)
+        self.stats.processed(times.latency, times.processing,
                              {**result.timings_ms, 'publish': 1e3 * (end - inferred)}, result.mode)
+        self.debug.tell(times)
 
     def _header(self, image: Any) -> Header:
         """Return the header of all outputs: that of the image, bit for bit."""

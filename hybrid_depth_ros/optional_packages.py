@@ -21,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 OPTIONAL_PACKAGES = {
     'tf2_ros': 'the pose of the camera on the robot comes from the parameters extrinsic.*, not '
                'from TF',
+    'grid_map_msgs': '~/bev/elevation is a PointCloud2, one point a cell, not a GridMap',
     'cv_bridge': 'images in encodings other than ' + ', '.join(ENCODINGS) + ' are dropped',
 }
 

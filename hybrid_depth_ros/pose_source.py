@@ -39,9 +39,11 @@ ODOMETRY_STATES = {
                "ahead of the camera's (odom.time_offset_s)",
     'no_extrinsic': 'received, but nobody says where the camera sits: publish TF or set '
                     'extrinsic.rotation and extrinsic.translation',
+    'no_tf': 'received, but /tf does not say where the moving camera was at the stamp of the '
+             'latest frame (extrinsic.moving, odom.max_wait_ms)',
 }
 _COUNTED = ('received', 'rejected', 'out_of_order', 'pause', 'jump', 'reset', 'frame_change',
-            'image_time_back')
+            'image_time_back', 'no_tf')
 _NEW_EPOCH = {
     'reset': 'odometry went back in time',
     'jump': 'odometry moved as no robot can; its past is forgotten',
@@ -57,6 +59,9 @@ class CameraPose:
     odom_T_camera: np.ndarray | None  # (4, 4) float64 metres, None = no usable pose
     epoch: int  # poses of different epochs are not of one odom frame
     down_camera: np.ndarray | None  # (3,) gravity in the optical frame, None = unknown
+    odom_frame: str = ''  # of odom_T_camera; '' = no odometry has come yet
+    base_frame: str = ''  # the robot itself, z up; '' = nobody says where the camera sits on it
+    base_T_camera: np.ndarray | None = None  # (4, 4) float64 metres, None = likewise
 
 
 class PoseSource:
@@ -65,10 +70,11 @@ class PoseSource:
 
     ``add`` and ``image_arrived`` are called by the executor, ``camera_pose`` by the inference
     thread. A frame without a pose is not a fault: its depth comes from the image alone.
-    ``lookup_extrinsic`` returns child_T_camera for two frames, or None.
+    ``lookup_extrinsic`` returns child_T_camera for two frames at a stamp in ns, waiting as many
+    seconds for it, or None.
     """
 
-    def __init__(self, lookup_extrinsic: Callable[[str, str], np.ndarray | None],
+    def __init__(self, lookup_extrinsic: Callable[[str, str, int, float], np.ndarray | None],
                  settings: Callable[[], Settings], model_kind: str) -> None:
         self._lookup_extrinsic = lookup_extrinsic
         self._settings = settings
@@ -138,21 +144,27 @@ class PoseSource:
         """
         found = self._find(self._by_odometry_clock(stamp_ns), is_wanted=self._use() == 'yes')
         child_frame = self._frames[1]
-        base_T_camera = self._lookup_extrinsic(child_frame, camera_frame)
-        down_camera = self._down(child_frame, camera_frame)
+        is_used = found.odom_T_base is not None and self._use() == 'yes'
+        base_T_camera = self._lookup_extrinsic(
+            child_frame, camera_frame, stamp_ns,
+            self._settings()['odom.max_wait_ms'] / 1e3 if is_used else 0.0)
+        mount = self._mount(child_frame, camera_frame, stamp_ns)
         if found.odom_T_base is None:
             self._state = 'none' if found.state == 'empty' else found.state
-            return CameraPose(None, self._epoch, down_camera)
+            return CameraPose(None, self._epoch, *mount)
+        is_moving = self._settings()['extrinsic.moving']
         if base_T_camera is None:
-            self._state = 'no_extrinsic'
-            return CameraPose(None, self._epoch, down_camera)
+            self._state = 'no_tf' if is_moving else 'no_extrinsic'
+            self._counts['no_tf'] += is_moving
+            return CameraPose(None, self._epoch, *mount)
         self._state = 'ok'
+        # another mounting is another world, but a camera that moves stays in its own
         world = (found.epoch, self._settings()['odom.time_offset_s'], camera_frame,
-                 base_T_camera.tobytes())
+                 None if is_moving else base_T_camera.tobytes())
         if world != self._world:
             self._world = world
             self._epoch = next(_EPOCHS)
-        return CameraPose(found.odom_T_base @ base_T_camera, self._epoch, down_camera)
+        return CameraPose(found.odom_T_base @ base_T_camera, self._epoch, *mount)
 
     def close(self) -> None:
         """Let a waiting ``camera_pose`` return at once."""
@@ -171,22 +183,27 @@ class PoseSource:
 
     def _use(self) -> str:
         """Return 'yes', or why depth does not use poses."""
-        if self._model_kind == 'single_frame':
+        if self._model_kind != 'posed':
             return 'no: this model works from single images'
         return 'yes' if self._settings().pipeline.use_odometry else 'no: odom.use is false'
 
     def _by_odometry_clock(self, stamp_ns: int) -> int:
         return stamp_ns - round(self._settings()['odom.time_offset_s'] * 1e9)
 
-    def _down(self, child_frame: str, camera_frame: str) -> np.ndarray | None:
-        """Return the direction of gravity for a robot on level ground: -z of its base."""
+    def _mount(self, child_frame: str, camera_frame: str, stamp_ns: int,
+               ) -> tuple[np.ndarray | None, str, str, np.ndarray | None]:
+        """
+        Return CameraPose's last four: gravity, and how the camera sits on the robot.
+
+        Down is -z of the base, for a robot on level ground.
+        """
         for base in dict.fromkeys((BASE_FRAME, child_frame)):
             # odometry of the camera itself says nothing of how the camera hangs
             base_T_camera = None if base == camera_frame else \
-                self._lookup_extrinsic(base, camera_frame)
+                self._lookup_extrinsic(base, camera_frame, stamp_ns, 0.0)
             if base_T_camera is not None:
-                return -base_T_camera[2, :3]
-        return None
+                return -base_T_camera[2, :3], self._frames[0], base, base_T_camera
+        return None, self._frames[0], '', None
 
     def _find(self, stamp_ns: int, is_wanted: bool) -> PoseLookup:
         """Look up ``stamp_ns`` of the odometry's clock, and again where that may tell more."""

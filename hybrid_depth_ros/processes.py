@@ -61,8 +61,13 @@ class Children:
         self._logs.close()
 
     def start(self, name: str, command: Sequence[str], *, is_shown: bool = False) -> None:
-        """Start a command; LOG_FOLDER/NAME.log takes its output, or its errors alone if shown."""
-        log = self._logs.enter_context(self.log(name).open('w'))
+        """
+        Start a command; LOG_FOLDER/NAME.log takes its output, or its errors alone if shown.
+
+        One that has ended may be started again under its name; its log goes on.
+        """
+        log = self._logs.enter_context(self.log(name).open('w' if name not in self._processes
+                                                           else 'a'))
         self._processes[name] = subprocess.Popen(
             _dying_with_parent(command), env=self._environment, stdin=subprocess.DEVNULL,
             stdout=None if is_shown else log, stderr=log, start_new_session=True)
@@ -70,6 +75,10 @@ class Children:
     def log(self, name: str) -> Path:
         """Return the file that holds what a child printed."""
         return self._log_folder / f'{name}.log'
+
+    def pid(self, name: str) -> int:
+        """Return a child's process id."""
+        return self._processes[name].pid
 
     def status(self, name: str) -> int | None:
         """Return a child's exit status, None while it runs."""

@@ -41,7 +41,7 @@ def output_qos() -> QoSProfile:
                       durability=DurabilityPolicy.VOLATILE)
 
 
-def listen(node: Any, message_type: Any, topic: str, callback: Callable[[Any], None],
+def listen(node: Any, message_type: Any, topic: str, callback: Callable[..., None],
            qos: QoSProfile) -> Any:
     """Create a subscription with overrides and help. Raises ConfigError on a bad override."""
     name = node.resolve_topic_name(topic)

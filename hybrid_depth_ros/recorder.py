@@ -144,7 +144,7 @@ class Recorder(Node):
 
     def depth_m(self, stamp_ns: int) -> np.ndarray:
         """Return the depth image of a complete frame, (H, W) float32."""
-        return np.load(self._scratch / f'{stamp_ns}.npy')
+        return np.load(self._scratch / f'{stamp_ns}.npy', allow_pickle=False)
 
 
 def check_frame(messages: dict[str, Any], source: CameraInfo) -> list[str]:

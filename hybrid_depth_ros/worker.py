@@ -1,77 +1,95 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-One inference thread behind a one-slot mailbox: the newest item wins, an unread one is dropped.
+One inference thread behind one-slot mailboxes, one per camera: the newest item of each wins.
 
-Latency stays at one item however slow the work is: nothing ever queues.
+Latency stays at one item per camera however slow the work is: nothing ever queues.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 import threading
-from typing import Generic, TypeVar
-
-T = TypeVar('T')
+from typing import Any, Protocol
 
 
-class NewestWorker(Generic[T]):
+class Handler(Protocol):
+    """What becomes of the items of one mailbox."""
+
+    def process(self, item: Any) -> None:
+        """Do the work; in the inference thread."""
+
+    def replaced(self, item: Any) -> None:
+        """Hear of an item that gave way to a newer one or to ``stop``; in the thread of those."""
+
+    def failed(self, item: Any, error: Exception) -> None:
+        """Hear of an exception that ``process`` let through; in the inference thread."""
+
+
+class NewestWorker:
     """
-    Thread that runs ``process(item)`` on the newest item offered.
+    Thread that runs ``process`` of each handler on the newest item that was offered to it.
 
-    ``on_replaced(item)`` is told each item that gave way to a newer one or to ``stop``, in the
-    thread that offers or stops; ``on_error(item, error)`` each exception that ``process`` let
-    through, in this thread, which goes on.
+    Mailboxes with an item take turns, so that a fast camera never keeps a slow one waiting for
+    more than one item of each other camera.
     """
 
-    def __init__(self, process: Callable[[T], None], on_replaced: Callable[[T], None],
-                 on_error: Callable[[T, Exception], None]) -> None:
-        self._process = process
-        self._on_replaced = on_replaced
-        self._on_error = on_error
+    def __init__(self, handlers: Sequence[Handler]) -> None:
+        self._handlers = handlers
         self._condition = threading.Condition()
-        self._slot: list[T] = []  # empty or one item
+        self._slots: list[list[Any]] = [[] for _ in handlers]  # each empty or one item
+        self._turn = 0  # the mailbox that is asked first
         self._stopping = False
         # daemon: a crash elsewhere must end the process, not leave it hanging here
         self._thread = threading.Thread(target=self._loop, name='hybrid_depth_inference',
                                         daemon=True)
         self._thread.start()
 
-    def offer(self, item: T) -> None:
+    def offer(self, item: Any, mailbox: int = 0) -> None:
         """Hand over ``item``; returns at once. Ignored once ``stop`` was called."""
         with self._condition:
             if self._stopping:
                 return
-            replaced, self._slot = self._slot, [item]
+            replaced, self._slots[mailbox] = self._slots[mailbox], [item]
             self._condition.notify()
         for old in replaced:
-            self._on_replaced(old)
+            self._handlers[mailbox].replaced(old)
 
-    def offer_if_empty(self, item: T) -> None:
-        """Hand over ``item`` unless another one waits."""
+    def offer_if_empty(self, item: Any, mailbox: int = 0) -> None:
+        """Hand over ``item`` unless another one waits in its mailbox."""
         with self._condition:
-            if not self._stopping and not self._slot:
-                self._slot = [item]
+            if not self._stopping and not self._slots[mailbox]:
+                self._slots[mailbox] = [item]
                 self._condition.notify()
 
     def stop(self) -> None:
-        """Forget a waiting item, let the current one finish and join the thread."""
+        """Forget the waiting items, let the current one finish and join the thread."""
         with self._condition:
             self._stopping = True
-            unread, self._slot = self._slot, []
+            unread, self._slots = self._slots, [[] for _ in self._handlers]
             self._condition.notify()
-        for item in unread:
-            self._on_replaced(item)
+        for handler, items in zip(self._handlers, unread, strict=True):
+            for item in items:
+                handler.replaced(item)
         self._thread.join()
+
+    def _next(self) -> int | None:
+        """Return the mailbox whose turn it is, None where all are empty."""
+        count = len(self._slots)
+        in_turn = ((self._turn + step) % count for step in range(count))
+        return next((mailbox for mailbox in in_turn if self._slots[mailbox]), None)
 
     def _loop(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._slot or self._stopping)
-                if self._stopping:
+                self._condition.wait_for(lambda: self._stopping or self._next() is not None)
+                mailbox = self._next()
+                if self._stopping or mailbox is None:
                     return
-                item = self._slot.pop()
+                item = self._slots[mailbox].pop()
+                self._turn = (mailbox + 1) % len(self._slots)
+            handler = self._handlers[mailbox]
             try:
-                self._process(item)
+                handler.process(item)
             except Exception as error:  # the edge: one bad frame must not end the thread
-                self._on_error(item, error)
+                handler.failed(item, error)
             del item  # an image must not live on until the next one comes

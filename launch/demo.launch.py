@@ -47,8 +47,13 @@ def declared_arguments():
                               description='Folder for montage.png, summary.json and demo.rrd'),
         DeclareLaunchArgument('model', default_value='compact',
                               description='Name of a shipped model, or path of an .onnx file'),
+        DeclareLaunchArgument('log_level', default_value='info',
+                              choices=['debug', 'info', 'warn', 'error', 'fatal'],
+                              description='Least severity that the node logs'),
         DeclareLaunchArgument('rviz', default_value='false', choices=BOOLEANS,
-                              description='Open RViz with depth, cloud, TF and odometry'),
+                              description='Open RViz with depth, cloud, map, TF and odometry'),
+        DeclareLaunchArgument('rerun', default_value='false', choices=BOOLEANS,
+                              description='Open the rerun viewer (pip install rerun-sdk)'),
     ]
 
 
@@ -89,7 +94,7 @@ def generate_launch_description():
         SetEnvironmentVariable(profile_variable, f'{share}/config/fastdds_shm.xml'),
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(f'{share}/launch/depth.launch.py'),
-            launch_arguments={'model': LaunchConfiguration('model'),
-                              'rviz': LaunchConfiguration('rviz')}.items()),
+            launch_arguments={name: LaunchConfiguration(name)
+                              for name in ('model', 'log_level', 'rviz', 'rerun')}.items()),
         OpaqueFunction(function=player_and_recorder),
     ])

@@ -32,6 +32,9 @@ def declared_arguments(share):
                               description='Namespace of the node and of all relative topics'),
         DeclareLaunchArgument('image', default_value='image',
                               description='Topic of the camera images (sensor_msgs/Image)'),
+        DeclareLaunchArgument('image_transport', default_value='raw',
+                              choices=['raw', 'compressed'],
+                              description='compressed takes <image>/compressed (jpeg, png)'),
         DeclareLaunchArgument('camera_info', default_value='camera_info',
                               description='Topic of their calibration (sensor_msgs/CameraInfo)'),
         DeclareLaunchArgument('odom', default_value='odom',
@@ -45,11 +48,16 @@ def declared_arguments(share):
         DeclareLaunchArgument('autostart', default_value='true', choices=BOOLEANS,
                               description='Configure and activate at start; false leaves that to '
                                           'a lifecycle manager'),
+        DeclareLaunchArgument('respawn', default_value='false', choices=BOOLEANS,
+                              description='Start the node again whenever it ends: for a robot, '
+                                          'not for trying out parameters'),
         DeclareLaunchArgument('log_level', default_value='info',
                               choices=['debug', 'info', 'warn', 'error', 'fatal'],
                               description='Least severity that is logged'),
         DeclareLaunchArgument('rviz', default_value='false', choices=BOOLEANS,
-                              description='Open RViz with depth, cloud, TF and odometry'),
+                              description='Open RViz with depth, cloud, map, TF and odometry'),
+        DeclareLaunchArgument('rerun', default_value='false', choices=BOOLEANS,
+                              description='Open the rerun viewer (pip install rerun-sdk)'),
     ]
 
 
@@ -65,16 +73,18 @@ def depth_node():
         namespace=LaunchConfiguration('namespace'), output='screen', emulate_tty=True,
         parameters=[LaunchConfiguration('params_file'), {
             'model': text('model'), 'backend': text('backend'),
+            'image_transport': text('image_transport'),
             'autostart': boolean('autostart'), 'use_sim_time': boolean('use_sim_time'),
         }],
         remappings=[(name, LaunchConfiguration(name))
                     for name in ('image', 'camera_info', 'odom')],
         ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+        respawn=LaunchConfiguration('respawn'), respawn_delay=0.5,
     )
 
 
 def generate_launch_description():
-    """Return the arguments, the node and, where asked for, RViz."""
+    """Return the arguments, the node and, where asked for, RViz and rerun."""
     share = get_package_share_directory(PACKAGE)
     rviz = Node(
         package='rviz2', executable='rviz2', name='rviz', output='log',
@@ -82,4 +92,11 @@ def generate_launch_description():
         arguments=['-d', f'{share}/rviz/depth.rviz'],
         condition=IfCondition(LaunchConfiguration('rviz')),
     )
-    return LaunchDescription([*declared_arguments(share), depth_node(), rviz])
+    rerun = Node(
+        package=PACKAGE, executable='viewer', output='screen',
+        namespace=LaunchConfiguration('namespace'),
+        arguments=['--image-transport', LaunchConfiguration('image_transport')],
+        remappings=[('image', LaunchConfiguration('image'))],
+        condition=IfCondition(LaunchConfiguration('rerun')),
+    )
+    return LaunchDescription([*declared_arguments(share), depth_node(), rviz, rerun])

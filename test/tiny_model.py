@@ -11,9 +11,12 @@ import onnx
 from onnx import helper, numpy_helper, TensorProto
 
 from hybrid_depth.contract import METADATA_KEY, ModelSpec, SCHEMA
+from hybrid_depth.scene_prompts import PromptTable, TABLE, write_table
 
 RELATIVE_SIGMA = 0.1
 MATCH_WEIGHT = 0.75  # of the posed model wherever a source is valid
+# of the model that takes words: prompt -> factor on depth; the first is the neutral one
+TINY_PROMPTS = {'a scene': 1.0, 'a kitchen': 0.5, 'a street': 2.0}
 POSED = {'kind': 'posed', 'sources': 2, 'feature_channels': 2, 'feature_stride': 4}
 
 
@@ -73,6 +76,20 @@ def write_tiny_posed_model(path: Path | str, **spec_overrides: Any) -> ModelSpec
     return spec
 
 
+def write_tiny_clip_prior_model(path: Path | str, **spec_overrides: Any) -> ModelSpec:
+    """
+    Write a model that takes words to ``path``, its prompts beside it, and return its contract.
+
+    Depth is that of the tiny model times the first number of ``text``: see TINY_PROMPTS.
+    """
+    spec = tiny_spec(**{'kind': 'clip_prior', 'text_dim': 2, **spec_overrides})
+    save_model(path, tiny_clip_prior_graph(), spec)
+    features = np.array([[factor, 0] for factor in TINY_PROMPTS.values()], np.float32)
+    write_table(Path(path).parent / TABLE, PromptTable(
+        'a scene', 'tiny', 'random', 0, tuple(TINY_PROMPTS), features))
+    return spec
+
+
 def save_model(path: Path | str, graph: onnx.GraphProto, spec: ModelSpec | None) -> None:
     """Save ``graph`` with the metadata of ``spec``; None leaves the metadata out."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
@@ -122,6 +139,27 @@ def tiny_graph(*, depth_name: str = 'depth', factor: float = 1.0, image_type: in
         [helper.make_tensor_value_info(depth_name, TensorProto.FLOAT, out_shape),
          helper.make_tensor_value_info('sigma', TensorProto.FLOAT, out_shape)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()])
+
+
+def tiny_clip_prior_graph() -> onnx.GraphProto:
+    """Build the graph that takes words."""
+    single = tiny_graph(depth_name='without_words')
+    constants = {'first': np.array([0]), 'word_shape': np.array([1, 1, 1, 1])}
+    nodes = [
+        *(n for n in single.node if n.output != ['sigma']),
+        helper.make_node('Gather', ['text', 'first'], ['factor_2d'], axis=1),
+        helper.make_node('Reshape', ['factor_2d', 'word_shape'], ['factor']),
+        helper.make_node('Mul', ['without_words', 'factor'], ['depth']),
+        helper.make_node('Mul', ['depth', 'relative'], ['sigma']),
+    ]
+    shape = [1, 1, 'height', 'width']
+    return helper.make_graph(
+        nodes, 'tiny_clip_prior',
+        [*single.input, helper.make_tensor_value_info('text', TensorProto.FLOAT, [1, 2])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+         for name in ('depth', 'sigma')],
+        [*single.initializer,
+         *(numpy_helper.from_array(value, name) for name, value in constants.items())])
 
 
 def tiny_posed_graph() -> onnx.GraphProto:

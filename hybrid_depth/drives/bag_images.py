@@ -7,13 +7,12 @@ Sizes are compared with the camera's before anything of that size is made.
 """
 from __future__ import annotations
 
-import struct
 from typing import Any
 
-import cv2
 import numpy as np
 
 from hybrid_depth.camera import CameraModel
+from hybrid_depth.compressed import compressed_size, decode_compressed
 from hybrid_depth.encodings import decode_pixels, pixel_rows
 from hybrid_depth.errors import BadFrame, DriveError
 
@@ -69,37 +68,12 @@ def read_depth_m(message: Any, camera: CameraModel, where: str) -> np.ndarray:
 
 
 def _decompress(message: Any, camera: CameraModel, where: str) -> np.ndarray:
-    size = _compressed_size(bytes(message.data))
-    if size is not None:
-        _check_size(*size, camera, where)
-        # as the camera sent it: the calibration knows nothing of an orientation tag
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(message.data, flags)
-        if image is not None:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    raise DriveError(f'{where} cannot be decoded ({message.format!r}, {len(message.data)} bytes); '
-                     'expected jpeg or png')
-
-
-def _compressed_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) by the header of a PNG or JPEG; None = it is neither."""
-    if data[:8] == b'\x89PNG\r\n\x1a\n' and len(data) >= 24:
-        width, height = struct.unpack('>II', data[16:24])
-        return width, height
-    if data[:2] != b'\xff\xd8':
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        # start of frame, of whatever coding; C4, C8 and CC mean something else
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack('>HH', data[at + 5:at + 9])
-            return width, height
-        at += 2 + struct.unpack('>H', data[at + 2:at + 4])[0]
-    return None
+    try:
+        _check_size(*compressed_size(message.data), camera, where)
+        return decode_compressed(message.data, message.format, camera.width, camera.height)
+    except BadFrame as error:
+        raise DriveError(f'{where} cannot be decoded ({message.format!r}, {len(message.data)} '
+                         f'bytes): {error}') from error
 
 
 def _check_size(width: int, height: int, camera: CameraModel, where: str) -> None:

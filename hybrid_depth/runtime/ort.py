@@ -1,17 +1,25 @@
 # Copyright 2026 The hybrid_depth_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime on the CPU: the runtime that works everywhere."""
+"""
+ONNX Runtime on the CPU: the runtime that works everywhere.
+
+Also what its rows on other devices share with this one (see ``ort_device``).
+"""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+import tempfile
 from typing import Any
 
 import numpy as np
 
-from hybrid_depth.contract import ModelSpec
+from hybrid_depth.contract import ModelSpec, TensorType
 from hybrid_depth.errors import BackendUnavailable, ContractError
+from hybrid_depth.runtime import BackendOptions, precision_refused
+from hybrid_depth.runtime.int8 import file_for
 
+PRECISIONS = ('auto', 'fp32', 'int8_mix')
 _TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}  # as ONNX Runtime writes them
 
 
@@ -25,17 +33,17 @@ def available() -> str:
 
 
 def open_backend(path: Path, spec: ModelSpec, size: tuple[int, int],
-                 cpu_threads: int) -> OrtBackend:
+                 options: BackendOptions) -> OrtBackend:
     """
     Load the model at ``path`` for images of ``size`` (H, W).
 
     Raises ContractError where the file cannot be loaded or its graph breaks the contract,
-    BackendUnavailable where ONNX Runtime is not installed.
+    BackendUnavailable where ONNX Runtime is not installed, or the precision is none of a CPU.
     """
-    reason = available()
+    reason = available() or precision_refused(PRECISIONS, options.precision)
     if reason:
         raise BackendUnavailable(f'ort: {reason}')
-    return OrtBackend(path, spec, size, cpu_threads)
+    return OrtBackend(file_for(path, options.precision), spec, size, options)
 
 
 class OrtBackend:
@@ -44,34 +52,31 @@ class OrtBackend:
     name = 'ort'
 
     def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int],
-                 cpu_threads: int) -> None:
+                 options: BackendOptions) -> None:
         import onnxruntime as ort
         height, width = size
-        self.description = (f'ONNX Runtime {ort.__version__}, CPU, {cpu_threads} threads, '
-                            f'{width}x{height}')
+        precision = 'int8_mix, ' if options.precision == 'int8_mix' else ''
+        self.description = (f'ONNX Runtime {ort.__version__}, CPU, {precision}'
+                            f'{options.cpu_threads} threads, {width}x{height}')
         self._path = path
         self._inputs, self._outputs = spec.inputs(size), spec.outputs(size)
-        self._sources: _Sources | None = None
+        self._sources: SourceBuffer | None = None
         if 'source_features' in self._inputs:
-            self._sources = _Sources(self._inputs['source_features'][1])
-        self._session = _open_session(ort, path, spec, size, cpu_threads)
-        _check_graph(self._session, path, spec, size)
+            self._sources = SourceBuffer(self._inputs['source_features'][1])
+        self._session = open_session(path, path, session_options(spec, size, options.cpu_threads),
+                                     ['CPUExecutionProvider'])
+        check_graph(self._session, path, spec, size)
 
     def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the graph once. Raises ContractError where an array is not as agreed."""
         if self._session is None:
             raise BackendUnavailable('this model was closed; open it again before running it')
         feed = {}
-        for name, (dtype, shape) in self._inputs.items():
-            if name not in inputs:
-                raise ContractError(f'the model input {name!r} is missing')
-            if name == 'source_features' and self._sources is not None:
+        for name, tensor in self._inputs.items():
+            if name == 'source_features' and self._sources is not None and name in inputs:
                 feed[name] = self._sources.stack(inputs[name])
-                continue
-            feed[name] = array = inputs[name]
-            if array.dtype != dtype or array.shape != shape:
-                raise ContractError(f'the model input {name!r} is {array.dtype} {array.shape}; '
-                                    f'the model was opened for {dtype} {shape}')
+            else:
+                feed[name] = checked_input(inputs, name, tensor)
         try:
             # gives new arrays without copying (measured: binding buffers is no faster), so
             # 'features' can be kept as it is
@@ -90,7 +95,7 @@ class OrtBackend:
         self._session = self._sources = None
 
 
-class _Sources:
+class SourceBuffer:
     """The input ``source_features``, (1, S, C, h, w): one buffer for the life of the backend."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -114,8 +119,21 @@ class _Sources:
         return self._buffer
 
 
-def _open_session(ort: Any, path: Path, spec: ModelSpec, size: tuple[int, int],
-                  cpu_threads: int) -> Any:
+def checked_input(inputs: Mapping[str, Any], name: str, tensor: TensorType) -> np.ndarray:
+    """Return the input called ``name``. Raises ContractError where it is not as agreed."""
+    if name not in inputs:
+        raise ContractError(f'the model input {name!r} is missing')
+    array: np.ndarray = inputs[name]
+    dtype, shape = tensor
+    if array.dtype != dtype or array.shape != shape:
+        raise ContractError(f'the model input {name!r} is {array.dtype} {array.shape}; '
+                            f'the model was opened for {dtype} {shape}')
+    return array
+
+
+def session_options(spec: ModelSpec, size: tuple[int, int], cpu_threads: int) -> Any:
+    """Return the SessionOptions of every session: few threads, still between frames, one size."""
+    import onnxruntime as ort
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_threads
     options.inter_op_num_threads = 1
@@ -123,22 +141,57 @@ def _open_session(ort: Any, path: Path, spec: ModelSpec, size: tuple[int, int],
     # spinning workers would take the cores from the rest of the robot between two frames
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     # fixed sizes let the optimiser fold all shape arithmetic
-    lengths = dict(zip(('height', 'width'), size, strict=True))
-    if spec.kind == 'posed':
-        lengths |= zip(('feature_height', 'feature_width'), spec.feature_size(size), strict=True)
-    for name, value in lengths.items():
+    for name, value in lengths(spec, size).items():
         options.add_free_dimension_override_by_name(name, value)
+    return options
+
+
+def lengths(spec: ModelSpec, size: tuple[int, int]) -> dict[str, int]:
+    """Return what the symbolic lengths in a model file are for network ``size`` (H, W)."""
+    fixed = dict(zip(('height', 'width'), size, strict=True))
+    if spec.kind == 'posed':
+        fixed |= zip(('feature_height', 'feature_width'), spec.feature_size(size), strict=True)
+    return fixed
+
+
+def open_session(model: Path | bytes, path: Path, options: Any, providers: list[Any]) -> Any:
+    """Open an InferenceSession. Raises ContractError that names ``path``."""
+    import onnxruntime as ort
     try:
-        return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options,
+                                    providers=providers)
     except Exception as error:  # its exceptions share no narrower base class
         raise ContractError(f'ONNX Runtime cannot load {path}: {error}; copy the file or export '
                             'the model again') from error
 
 
-def _check_graph(session: Any, path: Path, spec: ModelSpec, size: tuple[int, int]) -> None:
+def save_folded(path: Path, spec: ModelSpec, size: tuple[int, int] | None) -> Any:
+    """
+    Return the ModelProto at ``path`` with all that is constant computed, standard operators only.
+
+    ``size`` (H, W) fixes the lengths, and so folds all shape arithmetic; None leaves them open.
+    Needs onnx. Raises ContractError.
+    """
+    import onnx
+    import onnxruntime as ort
+    options = session_options(spec, size, 1) if size else ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / 'folded.onnx')
+        open_session(path, path, options, ['CPUExecutionProvider'])
+        return onnx.load(options.optimized_model_filepath)
+
+
+def check_graph(session: Any, path: Path, spec: ModelSpec, size: tuple[int, int]) -> None:
+    """Raise ContractError where the graph has other inputs or outputs than ``spec`` says."""
     for what, nodes, tensors in (('inputs', session.get_inputs(), spec.inputs(size)),
                                  ('outputs', session.get_outputs(), spec.outputs(size))):
-        found = {node.name: (node.type, len(node.shape)) for node in nodes}
+        try:
+            found = {node.name: (node.type, len(node.shape)) for node in nodes}
+        except ValueError as error:  # a damaged file: names that are no text
+            raise ContractError(f'{path} has {what} whose names cannot be read: {error}; copy the '
+                                'file or export the model again') from error
         expected = {name: (_TYPES[dtype], len(shape)) for name, (dtype, shape) in tensors.items()}
         if found != expected:
             raise ContractError(f'{path} ({spec.name}) has {what} {found}; the contract says '

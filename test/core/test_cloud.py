@@ -170,3 +170,9 @@ def test_the_result_is_left_alone() -> None:
 def test_bad_settings_are_rejected(settings: dict) -> None:
     with pytest.raises(ConfigError):
         CloudPacker(**settings)
+
+
+def test_the_packer_says_what_it_reads_beside_depth() -> None:
+    assert CloudPacker(remove_edges=True, max_range_m=5.0).extras == frozenset()
+    assert CloudPacker(max_relative_sigma=0.5).extras == {'sigma'}
+    assert CloudPacker(remove_evidence=[Evidence.MOVING]).extras == {'evidence'}

@@ -36,9 +36,16 @@ def test_the_contract_of_a_posed_model_survives_the_file(tmp_path: Path) -> None
 
 def test_the_contract_of_older_files_is_still_read() -> None:
     fields = json.loads(tiny_spec().to_json())
+    del fields['text_dim']
+    assert ModelSpec.from_json(json.dumps({**fields, 'schema': 2})) == tiny_spec()
+    posed = json.loads(tiny_spec(**POSED).to_json())
+    del posed['text_dim']
+    assert ModelSpec.from_json(json.dumps({**posed, 'schema': 2})) == tiny_spec(**POSED)
     for key in ('sources', 'feature_channels', 'feature_stride'):
         del fields[key]
     assert ModelSpec.from_json(json.dumps({**fields, 'schema': 1})) == tiny_spec()
+    with pytest.raises(ContractError, match='missing'):
+        ModelSpec.from_json(json.dumps({**fields, 'schema': 2}))
     with pytest.raises(ContractError, match='missing'):
         ModelSpec.from_json(json.dumps({**fields, 'schema': SCHEMA}))
     with pytest.raises(ContractError, match='one of'):
@@ -51,6 +58,13 @@ def test_the_shipped_models_are_read() -> None:
     root = Path(__file__).resolve().parents[2] / 'hybrid_depth' / 'models'
     for path in root.glob('*/model.onnx'):
         assert read_spec(path).schema == SCHEMA
+
+
+def test_tensors_of_a_model_that_takes_words() -> None:
+    spec = tiny_spec(kind='clip_prior', text_dim=5)
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    assert spec.inputs((32, 48)) == {**tiny_spec().inputs((32, 48)), 'text': ('float32', (1, 5))}
+    assert spec.outputs((32, 48)) == tiny_spec().outputs((32, 48))
 
 
 def test_tensors_of_both_kinds() -> None:
@@ -132,7 +146,13 @@ def altered_posed(**changes: object) -> str:
     ('[]', 'not a JSON object'),
     ('{}', 'missing'),
     (altered(colour='bgr'), "unknown \\['colour'\\]"),
-    (altered(schema=3), 'schema 3'),
+    (altered(schema=4), 'schema 4'),
+    (altered(schema=True), 'schema True'),
+    (altered(text_dim=8), 'text_dim'),
+    (altered(kind='clip_prior'), 'text_dim'),
+    (altered(kind='clip_prior', text_dim='8'), 'text_dim'),
+    (altered(kind='clip_prior', text_dim=1 << 20), 'text_dim'),
+    (altered(kind='clip_prior', text_dim=8, sources=1), 'sources'),
     (altered(schema=0), 'schema 0'),
     (altered(schema='1'), 'schema'),
     (altered(kind='stereo'), 'single_frame'),

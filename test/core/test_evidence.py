@@ -101,8 +101,22 @@ def test_disagreement_beyond_the_sigmas_where_evidence_is_strong_is_motion() -> 
     assert not (evidence(10.0, [moved(x=-1.0)], matched=matched, weight=0.4)
                 == Evidence.MOVING).any()
     # a small factor is none, however sure both are
-    assert not (evidence(10.0, [moved(x=-1.0)], matched=11.5, sigma=0.001)
+    matched[10:20, 30:60] = 11.5
+    assert not (evidence(10.0, [moved(x=-1.0)], matched=matched, sigma=0.001)
                 == Evidence.MOVING).any()
+
+
+def test_a_region_that_the_single_image_has_too_near_does_not_move() -> None:
+    matched = np.where(np.arange(160) < 80, 10.0, 16.0)[None]
+    moving = evidence(10.0, [moved(x=-1.0)], matched=matched) == Evidence.MOVING
+    assert not moving[:, :55].any()
+    assert not moving[:, 105:].any()
+
+
+def test_a_single_speck_is_noise() -> None:
+    matched = np.full(SHAPE, 10.0)
+    matched[12, 30] = 14.0
+    assert not (evidence(10.0, [moved(x=-1.0)], matched=matched) == Evidence.MOVING).any()
 
 
 def test_where_matching_has_no_weight_the_single_frame_speaks() -> None:

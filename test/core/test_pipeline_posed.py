@@ -251,3 +251,21 @@ def test_closing_lets_go_of_the_features(tiny_posed_model: Path) -> None:
     pipeline.close()
     pipeline.close()
     assert len(pipeline._keyframes) == 0
+
+
+def test_extras_that_nobody_asks_for_change_nothing_else(tiny_posed_model: Path) -> None:
+    config = PipelineConfig(model=str(tiny_posed_model), cpu_threads=1)
+    whole, bare = (DepthPipeline(config) for _ in range(2))
+    for index in range(3):
+        frame = grey_frame(50 + 5 * index, index, pose(0.4 * index))
+        full, result = whole.run(frame), bare.run(frame, extras=())
+        np.testing.assert_array_equal(result.depth_m, full.depth_m)
+        np.testing.assert_array_equal(result.edge, full.edge)
+        assert (result.mode, result.scale) == (full.mode, full.scale)
+        assert full.evidence is not None
+        assert result.evidence is None
+        assert 'evidence' not in result.timings_ms
+        assert np.isnan(result.sigma_m).all()
+    assert full.mode == 'posed'
+    whole.close()
+    bare.close()

@@ -48,6 +48,25 @@ def test_a_plane_survives_the_way_back_to_the_camera(
                                rtol=1e-3)
 
 
+@pytest.mark.parametrize('resolution', ['camera', 'network'])
+@pytest.mark.parametrize('limit', [0.0, 0.3])
+@pytest.mark.parametrize('name', ['plain', 'fisheye'])
+def test_depth_is_the_same_without_sigma(name: str, limit: float, resolution: str) -> None:
+    rng = np.random.default_rng(3)
+    depth = rng.uniform(0.5, 160.0, (96, 128)).astype(np.float32)
+    depth[40:60] = 20
+    sigma = depth * rng.uniform(0.1, 0.5, depth.shape).astype(np.float32)
+    config = PipelineConfig(resolution=resolution, max_relative_sigma=limit)
+    view = network_view(CAMERAS[name], depth.shape)
+    whole, bare = (to_depth(depth, sigma, view, config, MODEL_MAX_M, with_sigma=with_sigma)
+                   for with_sigma in (True, False))
+    assert np.isfinite(whole.sigma_m).any()
+    assert np.isnan(bare.sigma_m).all()
+    assert bare.sigma_m.shape == bare.depth_m.shape
+    np.testing.assert_array_equal(bare.depth_m, whole.depth_m)
+    np.testing.assert_array_equal(bare.edge, whole.edge)
+
+
 @pytest.mark.parametrize('name', ['plain', 'tall'])
 def test_every_pixel_of_a_plain_camera_has_depth(name: str) -> None:
     view = network_view(CAMERAS[name], (96, 96))

@@ -16,6 +16,7 @@ from hybrid_depth.preprocess import (
     content_of,
     content_seen,
     network_view,
+    resized,
     to_network,
 )
 
@@ -93,10 +94,10 @@ def test_a_camera_of_the_network_size_is_passed_through() -> None:
     np.testing.assert_allclose(view.K[0], camera.K, rtol=1e-6)
 
 
-def test_a_distorted_camera_is_shrunk_without_aliasing() -> None:
+@pytest.mark.parametrize('D', [(), (-0.05, 0.0, 0.0, 0.0)])
+def test_shrinking_does_not_alias(D: tuple[float, ...]) -> None:
     # a checkerboard of single pixels must come out grey, as it does through INTER_AREA
-    camera = CameraModel(1280, 960, 1000.0, 1000.0, 639.5, 479.5, 'plumb_bob',
-                         (-0.05, 0.0, 0.0, 0.0))
+    camera = CameraModel(1280, 960, 1000.0, 1000.0, 639.5, 479.5, 'plumb_bob', D)
     v, u = np.mgrid[:960, :1280]
     image = np.repeat(((u + v) % 2 * 255).astype(np.uint8)[..., None], 3, axis=-1)
     small = to_network(image, network_view(camera, (120, 160)))
@@ -105,9 +106,23 @@ def test_a_distorted_camera_is_shrunk_without_aliasing() -> None:
 
 def test_shrinking_takes_whole_blocks_of_an_odd_size() -> None:
     block = 3 * np.add.outer(np.arange(33) // 8, np.arange(643) // 8).astype(np.uint8)
-    small, factor = _shrink(np.repeat(block[..., None], 3, axis=-1), 80)
-    assert factor == 8.0
+    small, factor = _shrink(np.repeat(block[..., None], 3, axis=-1), 80, 4)
+    assert factor == 8
     np.testing.assert_array_equal(small[..., 0], 3 * np.add.outer(np.arange(4), np.arange(80)))
+
+
+@pytest.mark.parametrize('size', [(643, 375), (647, 363), (97, 33)])
+def test_halving_an_odd_image_shifts_nothing(size: tuple[int, int]) -> None:
+    u, v = np.meshgrid(*(np.arange(length) for length in size))
+    image = np.stack([200 * u / size[0], 200 * v / size[1], 0 * u], axis=-1)
+    image += np.random.default_rng(0).random(image.shape)  # or whole numbers beat with the grid
+    small = resized(image.astype(np.uint8), 60, 30)[2:-2, 2:-2].astype(np.float64)
+    for channel, (length, count) in enumerate(zip(size, (60, 30), strict=True)):
+        centre = (np.arange(count)[2:-2] + 0.5) * length / count - 0.5
+        error = small[..., channel].mean(axis=channel) - 200 * centre / length
+        # lost rows or columns that are not made up for stretch the ramp by 0.9 and more
+        assert abs(np.polyfit(centre / length, error, 1)[0]) < 0.5
+        assert abs(error.mean()) < 0.8  # each halving rounds up
 
 
 @pytest.mark.parametrize('name', ['plumb_bob', 'rational', 'fisheye'])

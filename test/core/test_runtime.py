@@ -21,8 +21,9 @@ from tiny_model import (
     tiny_spec,
 )
 
+from hybrid_depth.contract import ModelSpec
 from hybrid_depth.errors import BackendUnavailable, ContractError
-from hybrid_depth.runtime import Backend, BACKENDS, load_backend, ort
+from hybrid_depth.runtime import Backend, BackendOptions, BACKENDS, load_backend, ort, why_not
 
 SIZE = (32, 48)
 SPEC = tiny_spec()
@@ -35,9 +36,17 @@ def inputs(**changes: np.ndarray) -> dict[str, np.ndarray]:
     return {'image': image, 'K': K, **changes}
 
 
+def open_or_skip(name: str, path: Path, spec: ModelSpec) -> Backend:
+    options = BackendOptions(cpu_threads=1)
+    reason = '' if name == 'auto' else why_not(name, options)
+    if reason:
+        pytest.skip(f'{name}: {reason}')
+    return load_backend(name, path, spec, SIZE, options)
+
+
 @pytest.fixture(params=[*BACKENDS, 'auto'])
 def backend(request: pytest.FixtureRequest, tiny_model: Path):
-    made = load_backend(request.param, tiny_model, SPEC, SIZE, 1)
+    made = open_or_skip(request.param, tiny_model, SPEC)
     yield made
     made.close()
 
@@ -79,7 +88,7 @@ def test_a_wrong_input_is_named(backend: Backend, changes: dict, match: str) -> 
 
 @pytest.fixture(params=[*BACKENDS, 'auto'])
 def posed(request: pytest.FixtureRequest, tiny_posed_model: Path):
-    made = load_backend(request.param, tiny_posed_model, POSED_SPEC, SIZE, 1)
+    made = open_or_skip(request.param, tiny_posed_model, POSED_SPEC)
     yield made
     made.close()
 
@@ -175,18 +184,18 @@ def test_a_posed_graph_that_breaks_the_contract(tmp_path: Path, changes: dict,
     spec = tiny_spec(**{**POSED, **changes})
     save_model(tmp_path / 'm.onnx', tiny_posed_graph(), spec)
     with pytest.raises(ContractError, match=match):
-        load_backend('ort', tmp_path / 'm.onnx', spec, SIZE, 1)
+        load_backend('ort', tmp_path / 'm.onnx', spec, SIZE, BackendOptions(cpu_threads=1))
 
 
 def test_a_graph_of_the_other_kind_breaks_the_contract(tiny_model: Path,
                                                        tiny_posed_model: Path) -> None:
     for path, spec in ((tiny_model, POSED_SPEC), (tiny_posed_model, SPEC)):
         with pytest.raises(ContractError, match='inputs'):
-            load_backend('ort', path, spec, SIZE, 1)
+            load_backend('ort', path, spec, SIZE, BackendOptions(cpu_threads=1))
 
 
 def test_a_closed_runtime_says_so(tiny_model: Path) -> None:
-    backend = load_backend('ort', tiny_model, SPEC, SIZE, 1)
+    backend = load_backend('ort', tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=1))
     backend.close()
     backend.close()
     with pytest.raises(BackendUnavailable, match='closed'):
@@ -202,12 +211,12 @@ def test_a_closed_runtime_says_so(tiny_model: Path) -> None:
 def test_a_graph_that_breaks_the_contract(tmp_path: Path, graph: dict, match: str) -> None:
     save_model(tmp_path / 'm.onnx', tiny_graph(**graph), SPEC)
     with pytest.raises(ContractError, match=match):
-        load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, 1)
+        load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, BackendOptions(cpu_threads=1))
 
 
 def test_a_graph_of_exactly_this_size_is_fine(tmp_path: Path) -> None:
     save_model(tmp_path / 'm.onnx', tiny_graph(size=SIZE), SPEC)
-    backend = load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, 1)
+    backend = load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, BackendOptions(cpu_threads=1))
     assert backend.infer(inputs())['depth'].shape == (1, 1, *SIZE)
 
 
@@ -215,12 +224,12 @@ def test_a_graph_of_exactly_this_size_is_fine(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_loaded(tmp_path: Path, content: bytes) -> None:
     (tmp_path / 'm.onnx').write_bytes(content)
     with pytest.raises(ContractError, match=r'm\.onnx'):
-        load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, 1)
+        load_backend('ort', tmp_path / 'm.onnx', SPEC, SIZE, BackendOptions(cpu_threads=1))
 
 
 def test_an_unknown_runtime_lists_the_known(tiny_model: Path) -> None:
-    with pytest.raises(BackendUnavailable, match="'abacus'; known: auto, ort"):
-        load_backend('abacus', tiny_model, SPEC, SIZE, 1)
+    with pytest.raises(BackendUnavailable, match=r"'abacus'; known: auto, .*ort"):
+        load_backend('abacus', tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=1))
 
 
 @pytest.mark.parametrize('name', ['ort', 'auto'])
@@ -229,9 +238,9 @@ def test_a_missing_onnxruntime_names_the_remedy(tiny_model: Path, name: str,
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)  # makes its import fail
     assert 'pip install' in ort.available()
     with pytest.raises(BackendUnavailable, match=r'onnxruntime.*pip install'):
-        load_backend(name, tiny_model, SPEC, SIZE, 1)
+        load_backend(name, tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=1))
     with pytest.raises(BackendUnavailable, match='pip install'):
-        ort.open_backend(tiny_model, SPEC, SIZE, 1)
+        ort.open_backend(tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=1))
 
 
 def test_the_core_loads_without_a_runtime_ros_or_torch() -> None:
@@ -244,7 +253,7 @@ def test_the_core_loads_without_a_runtime_ros_or_torch() -> None:
 
 
 def test_workers_do_not_spin_between_frames(tiny_model: Path) -> None:
-    backend = load_backend('ort', tiny_model, SPEC, SIZE, 2)
+    backend = load_backend('ort', tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=2))
     options = backend._session.get_session_options()
     assert options.get_session_config_entry('session.intra_op.allow_spinning') == '0'
     assert options.intra_op_num_threads == 2
@@ -263,7 +272,7 @@ def test_a_run_that_goes_wrong_is_our_error(tiny_model: Path, answer: object,
                 raise answer
             return answer
 
-    backend = load_backend('ort', tiny_model, SPEC, SIZE, 1)
+    backend = load_backend('ort', tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=1))
     backend._session = Session()
     with pytest.raises(ContractError, match=match):
         backend.infer(inputs())

@@ -24,7 +24,8 @@ from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth.types import Frame
 
 ROOT = Path(__file__).resolve().parents[2]
-FRAMES = 6
+FRAMES = 4
+RATE = 0.5  # of real time, so that a busy machine keeps up too
 SUMMARY_KEYS = {'frames_published', 'frames_processed', 'drops', 'latency_ms', 'rate_hz',
                 'accuracy', 'model', 'backend', 'posed_share', 'stages_ms', 'versions',
                 'problems'}
@@ -71,7 +72,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
     """Status, output and folder of a demo on a few synthetic frames."""
     out = tmp_path_factory.mktemp('demo')
-    result = run_demo('--drive', 'synthetic', '--limit', FRAMES, '--model', model, '--out', out)
+    result = run_demo('--drive', 'synthetic', '--limit', FRAMES, '--rate', RATE, '--model', model,
+                      '--out', out)
     return result.returncode, result.stdout + result.stderr, out
 
 
@@ -85,7 +87,7 @@ def test_every_frame_comes_out_right(finished, model):
     assert summary['problems'] == []
     latency = summary['latency_ms']
     assert 0 < latency['p50'] <= latency['p95'] <= latency['p99'] < 2000
-    assert summary['rate_hz'] == pytest.approx(10.0, rel=0.3)
+    assert summary['rate_hz'] == pytest.approx(10.0 * RATE, rel=0.3)
     assert summary['model'] == 'tiny'
     assert 'ONNX Runtime' in summary['backend']
     assert summary['versions']['rclpy'][0].isdigit()
@@ -136,11 +138,12 @@ def bare_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_drive_without_truth_and_poses(bare_drive, model, tmp_path):
-    result = run_demo('--drive', bare_drive, '--model', model, '--out', tmp_path)
+    result = run_demo('--drive', bare_drive, '--limit', FRAMES, '--rate', RATE, '--model', model,
+                      '--out', tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['accuracy'] is None
-    assert summary['frames_processed'] == 10
+    assert summary['frames_processed'] == FRAMES
     assert 'no ground truth' in result.stdout
 
 
@@ -171,7 +174,7 @@ def running(model: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
         return process.poll() is not None or (
             len(children) >= 3 and bool(processes_with(f'model:={model}')))
     try:
-        assert wait_until(has_started, 60)
+        assert wait_until(has_started, 120)
         assert process.poll() is None, process.stderr.read()
         yield process
     finally:
@@ -185,7 +188,7 @@ def running(model: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
 def test_a_stopped_demo_leaves_nothing_running(running, model, tmp_path, number, status):
     time.sleep(0.5)
     running.send_signal(number)
-    assert running.wait(20) == status
+    assert running.wait(120) == status
     assert 'Traceback' not in running.stderr.read()
     assert not processes_with(str(tmp_path / 'out'))
     assert not processes_with(str(model))
@@ -195,7 +198,7 @@ def test_a_killed_demo_leaves_nothing_running(running, model, tmp_path):
     running.kill()
     running.wait()
     assert wait_until(lambda: not processes_with(str(tmp_path / 'out'))
-                      and not processes_with(str(model)), 5)
+                      and not processes_with(str(model)), 60)
 
 
 @pytest.mark.parametrize(('arguments', 'expected'), [
@@ -206,7 +209,7 @@ def test_a_killed_demo_leaves_nothing_running(running, model, tmp_path):
 ])
 def test_what_cannot_be_tried_is_said_in_one_line(tmp_path, arguments, expected):
     result = subprocess.run(demo_command(*arguments, '--out', tmp_path / 'out'), cwd=ROOT,
-                            capture_output=True, text=True, timeout=30, check=False)
+                            capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
     assert expected in last

@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -50,7 +51,19 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         script.write_text(f'#!{sys.executable}\nimport sys\nfrom {PACKAGE}.{name} import main\n'
                           'sys.exit(main())\n')
         script.chmod(0o755)
+    # stand-ins that leave their arguments where a test finds them
+    (index / 'rviz2').touch()
+    (prefix / 'lib' / 'rviz2').mkdir()
+    for path in (prefix / 'lib' / 'rviz2' / 'rviz2', executables / 'viewer'):
+        path.write_text(f'#!{sys.executable}\nimport json, os, signal, sys\n'
+                        f'part = {str(prefix / path.name)!r} + ".part"\n'
+                        'open(part, "w").write(json.dumps(sys.argv[1:]))\n'
+                        'os.replace(part, part[:-5] + ".json")\n'
+                        'signal.signal(signal.SIGINT, lambda *_: sys.exit(0))\n'
+                        'signal.pause()\n')
+        path.chmod(0o755)
     environment = dict(os.environ)
+    environment['STAND_INS'] = str(prefix)
     others = environment.get('AMENT_PREFIX_PATH', sys.prefix)
     environment['AMENT_PREFIX_PATH'] = f'{prefix}{os.pathsep}{others}'
     environment['PYTHONPATH'] = os.pathsep.join(
@@ -67,7 +80,7 @@ def start(environment: dict[str, str], name: str, *arguments: str) -> subprocess
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
-def finish(process: subprocess.Popen, timeout_s: float) -> str:
+def finish(process: subprocess.Popen, timeout_s: float = 120.0) -> str:
     try:
         return process.communicate(timeout=timeout_s)[0]
     except subprocess.TimeoutExpired:
@@ -87,24 +100,64 @@ def test_depth_launch_activates_the_node_and_ends_cleanly(environment, tiny_mode
     assert '/camera/image_rect' in lines[-1]
     assert 'front.hybrid_depth' in lines[-1]
     os.killpg(process.pid, signal.SIGINT)
-    output = finish(process, 20)
+    output = finish(process)
     assert process.returncode == 0, output
     assert 'process has finished cleanly' in output
 
 
-def test_depth_launch_without_autostart_waits(environment):
+def test_depth_launch_without_autostart_waits(environment, monkeypatch):
+    from lifecycle_state import state_of
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     process = start(environment, 'depth.launch.py', 'autostart:=false')
-    time.sleep(4)
+    assert state_of('/hybrid_depth', int(environment['ROS_DOMAIN_ID'])) == 'unconfigured'
     os.killpg(process.pid, signal.SIGINT)
-    output = finish(process, 20)
-    assert 'process started' in output
+    output = finish(process)
     assert 'configured' not in output
     assert 'process has finished cleanly' in output
 
 
+def test_depth_launch_opens_viewers(environment):
+    process = start(environment, 'depth.launch.py', 'autostart:=false', 'rviz:=true',
+                    'rerun:=true', 'namespace:=front', 'image:=/camera/image',
+                    'image_transport:=compressed')
+    written = [Path(environment['STAND_INS']) / f'{name}.json' for name in ('rviz2', 'viewer')]
+    end = time.monotonic() + 120
+    while not all(path.exists() for path in written) and time.monotonic() < end:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    output = finish(process)
+    rviz, viewer = (json.loads(path.read_text()) for path in written)
+    assert rviz[0] == '-d', output
+    assert Path(rviz[1]).is_file()
+    assert '__ns:=/front' in rviz
+    assert viewer[:2] == ['--image-transport', 'compressed']
+    assert {'__ns:=/front', 'image:=/camera/image'} <= set(viewer)
+
+
+def test_depth_launch_starts_a_dead_node_again(environment, tiny_model):
+    process = start(environment, 'depth.launch.py', f'model:={tiny_model}', 'respawn:=true')
+    lines = []
+
+    def wait_for(words):
+        while not any(words in line for line in lines):
+            lines.append(process.stdout.readline())
+            assert lines[-1], ''.join(lines)
+        return lines.pop()
+    pid = int(re.search(r'pid \[(\d+)\]', wait_for('process started')).group(1))
+    wait_for('active: images from')
+    lines.clear()
+    os.kill(pid, signal.SIGKILL)
+    wait_for('process has died')
+    wait_for('process started')
+    wait_for('active: images from')
+    os.killpg(process.pid, signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 0, output
+
+
 def test_depth_launch_refuses_an_unknown_backend(environment):
     process = start(environment, 'depth.launch.py', 'backend:=no_such')
-    output = finish(process, 20)
+    output = finish(process)
     assert process.returncode != 0
     assert 'no_such' in output
 
@@ -112,7 +165,7 @@ def test_depth_launch_refuses_an_unknown_backend(environment):
 def test_demo_launch_plays_records_and_ends(environment, tiny_model, tmp_path):
     process = start(environment, 'demo.launch.py', 'limit:=4', f'model:={tiny_model}',
                     'record:=true', f'out:={tmp_path}')
-    output = finish(process, 90)
+    output = finish(process)
     assert process.returncode == 0, output
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['frames_processed'] == 4, output

@@ -46,7 +46,8 @@ def test_shared_files_are_installed(prefix):
                  (share / PACKAGE).rglob('*') if path.is_file()}
     assert installed >= {
         'package.xml', 'launch/depth.launch.py', 'launch/demo.launch.py', 'config/depth_node.yaml',
-        'config/fastdds_shm.xml', 'rviz/depth.rviz'}
+        'config/fastdds_shm.xml', 'rviz/depth.rviz', 'config/foxglove/depth.json',
+        'config/systemd/hybrid_depth.service'}
 
 
 def test_every_module_and_shipped_model_is_installed(prefix):

@@ -11,22 +11,27 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Vector3Stamped
-from nav_msgs.msg import Odometry
+from nav_msgs.msg import OccupancyGrid, Odometry
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from ros_messages import camera_info, FRAME, grey_image
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tiny_model import POSED, tiny_depth, tiny_spec
 
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.types import DepthResult, Frame
 from hybrid_depth_ros import depth_node
+from hybrid_depth_ros.bev_outputs import elevation_type
 
-TYPES = {'depth/image': Image, 'depth/camera_info': CameraInfo, 'depth/sigma': Image,
-         'depth/evidence': Image, 'scale': Vector3Stamped, 'points': PointCloud2}
+TYPES = {'depth/image': Image, 'depth/image_raw': Image,
+         'depth/image/compressedDepth': CompressedImage, 'depth/camera_info': CameraInfo,
+         'depth/sigma': Image, 'depth/evidence': Image, 'scale': Vector3Stamped,
+         'points': PointCloud2, 'points_filtered': PointCloud2, 'points_clearing': PointCloud2,
+         'bev/occupancy': OccupancyGrid, 'bev/elevation': elevation_type()}
+PATIENCE_S = 60.0  # with what a busy machine will do in the end; only failures take it
 
 
 class FakePipeline:
@@ -44,6 +49,12 @@ class FakePipeline:
         self.gate: threading.Event | None = None
         self.more: dict[str, Any] = {}  # fields of the next results
 
+    def backend_facts(self) -> dict[str, str]:
+        return {}
+
+    def backend_complaint(self) -> str:
+        return ''
+
     def configure(self, config: Any) -> None:
         self.config = config
 
@@ -53,10 +64,14 @@ class FakePipeline:
     def close(self) -> None:
         self.is_closed = True
 
-    def run(self, frame: Frame) -> DepthResult:
+    def for_another_camera(self) -> FakePipeline:
+        return type(self)(self.config)
+
+    def run(self, frame: Frame, extras: Any = ()) -> DepthResult:
         self.frames.append(frame)
+        self.extras = extras
         if self.gate is not None:
-            self.gate.wait(5)
+            self.gate.wait(PATIENCE_S)
         time.sleep(self.delay_s)
         if self.error is not None:
             raise self.error
@@ -79,7 +94,8 @@ class PosedFake(FakePipeline):
 class Bench:
     """Everything a node test needs; ``close`` it."""
 
-    def __init__(self, make_pipeline: Any = None, **parameters: Any) -> None:
+    def __init__(self, make_pipeline: Any = None, cli_args: list[str] | None = None,
+                 **parameters: Any) -> None:
         self.pipelines: list[Any] = []
 
         def remember(config: Any) -> Any:
@@ -88,7 +104,8 @@ class Bench:
         overrides = [Parameter(name.replace('__', '.'), value=value)
                      for name, value in parameters.items()]
         depth_node._TICK_S = 0.2  # tests need not wait a second for diagnostics
-        self.node = depth_node.DepthNode(remember, parameter_overrides=overrides)
+        self.node = depth_node.DepthNode(remember, parameter_overrides=overrides,
+                                         cli_args=cli_args)
         self.client = rclpy.create_node('client')
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
@@ -111,9 +128,10 @@ class Bench:
     def listen(self, *topics: str) -> None:
         """Subscribe to outputs of the node."""
         for topic in topics:
+            message_type = TYPES.get(topic) or TYPES[topic.partition('/')[2]]  # of a camera
             self.listeners[topic] = self.client.create_subscription(
-                TYPES[topic], f'/hybrid_depth/{topic}', self.received[topic].append,
-                QoSProfile(depth=100))
+                message_type, f'/hybrid_depth/{topic}',
+                self.received.setdefault(topic, []).append, QoSProfile(depth=100))
 
     def ignore(self, topic: str) -> None:
         self.client.destroy_subscription(self.listeners.pop(topic))
@@ -126,7 +144,7 @@ class Bench:
                    and self.infos.get_subscription_count() > 0
                    and self.odometry.get_subscription_count() > 0)
 
-    def until(self, condition: Callable[[], bool], timeout_s: float = 6.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         """Spin until ``condition``; fail after ``timeout_s``."""
         end = time.monotonic() + timeout_s
         while not condition():
@@ -140,9 +158,9 @@ class Bench:
 
     def calibrate(self, info: CameraInfo | None = None) -> None:
         """Publish camera_info and wait until the node knows it."""
-        state = self.node._resources.camera.state
+        state = self.node._resources.cameras[0].source.state
         self.infos.publish(info or camera_info())
-        self.until(lambda: self.node._resources.camera.state is not state)
+        self.until(lambda: self.node._resources.cameras[0].source.state is not state)
 
     def send(self, image: Image | None = None, stamp_ns: int | None = None) -> Image:
         """Publish an image, stamped 0.1 s after the one before unless it says otherwise."""
@@ -152,6 +170,17 @@ class Bench:
         self.images.publish(image)
         return image
 
+    def tell(self, *messages: Odometry) -> None:
+        """Publish odometry and wait until the node has taken it."""
+        poses = self.node._session.poses['']
+
+        def taken() -> int:
+            return sum(poses._counts.values())
+        before = taken()
+        for message in messages:
+            self.odometry.publish(message)
+        self.until(lambda: taken() >= before + len(messages))
+
     def send_and_wait(self, image: Image | None = None, topic: str = 'depth/image') -> Any:
         """Publish an image and return what comes out on ``topic``."""
         count = len(self.received[topic])
@@ -160,7 +189,7 @@ class Bench:
         return self.received[topic][-1]
 
     def drops(self) -> dict[str, int]:
-        return dict(self.node._resources.stats.snapshot().drops)
+        return dict(self.node._resources.cameras[0].stats.snapshot().drops)
 
     def send_bad(self, image: Image | None, reason: str) -> None:
         """Publish an image that must be dropped for ``reason``, and nothing come out."""
@@ -180,7 +209,7 @@ class Bench:
         seen = len(self.diagnostics) if since is None else since
         self.until(lambda: any(
             condition(status, {entry.key: entry.value for entry in status.values})
-            for status in self.diagnostics[seen:]), 5.0)
+            for status in self.diagnostics[seen:]))
 
     def close(self) -> None:
         for pipeline in self.pipelines:

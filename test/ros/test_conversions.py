@@ -7,7 +7,7 @@ import array
 
 import numpy as np
 import pytest
-from ros_messages import camera_info, grey_image, odometry
+from ros_messages import camera_info, FRAME, HEIGHT, odometry, WIDTH
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
 from hybrid_depth.camera import CameraModel
@@ -159,20 +159,20 @@ def test_stamp_and_odometry() -> None:
 def test_camera_source_notices_changes_and_mismatches(caplog: pytest.LogCaptureFixture) -> None:
     source = CameraSource('auto')
     with pytest.raises(BadFrame, match='camera_info') as caught:
-        source.for_image(grey_image())
+        source.for_image((WIDTH, HEIGHT), FRAME, 0)
     assert caught.value.reason == 'no_camera_info'
     assert source.update(camera_info(frame_id='other'), '/image') is True
     assert source.update(camera_info(frame_id='other'), '/image') is False
-    assert isinstance(source.for_image(grey_image())[1], CameraModel)
-    source.for_image(grey_image())
+    assert isinstance(source.for_image((WIDTH, HEIGHT), FRAME, 0)[1], CameraModel)
+    source.for_image((WIDTH, HEIGHT), FRAME, 0)
     assert sum('in frame' in record.message for record in caplog.records) == 1
     with pytest.raises(BadFrame, match='320x240') as caught:
-        source.for_image(grey_image(width=320, height=240))
+        source.for_image((320, 240), FRAME, 0)
     assert caught.value.reason == 'size_mismatch'
     zero = camera_info()
     zero.k = [0.0] * 9
     zero.p = [0.0] * 12
     assert source.update(zero, '/image') is True
     with pytest.raises(BadFrame, match='uncalibrated') as caught:
-        source.for_image(grey_image())
+        source.for_image((WIDTH, HEIGHT), FRAME, 0)
     assert caught.value.reason == 'no_intrinsics'

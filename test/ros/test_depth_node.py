@@ -19,7 +19,8 @@ from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth_ros.depth_node import DepthNode
 from hybrid_depth_ros.outputs import OUTPUTS
 
-ALL = ('depth/image', 'depth/camera_info', 'depth/sigma', 'depth/evidence', 'scale', 'points')
+ALL = ('depth/image', 'depth/image_raw', 'depth/image/compressedDepth', 'depth/camera_info',
+       'depth/sigma', 'depth/evidence', 'scale', 'points')
 pytestmark = pytest.mark.usefixtures('ros')
 
 
@@ -43,7 +44,7 @@ def test_one_set_of_outputs_for_each_image_with_its_header(real: Bench) -> None:
     for stamp_ns in (5_123_456_789, 5_223_456_789):
         image = image_message(pixels, stamp_ns=stamp_ns)
         real.send_and_wait(image)
-        real.until(lambda: len({len(messages) for messages in real.received.values()}) == 1)
+        real.until(lambda: len({len(real.received[topic]) for topic in ALL}) == 1)
         for topic in ALL:
             assert real.received[topic][-1].header == image.header
     depth = real.received['depth/image'][-1]
@@ -130,11 +131,23 @@ def test_only_what_is_listened_to_is_published(bench: Bench) -> None:
     bench.start('depth/sigma')
     bench.calibrate()
     bench.send_and_wait(topic='depth/sigma')
-    outputs = bench.node._resources.outputs
+    outputs = bench.node._resources.cameras[0].outputs
     assert [row.topic for row in outputs.wanted()] == ['~/depth/sigma']
     # the message of an output that nobody wants was never filled
     assert len(outputs._messages['~/points'].data) == 0
     assert len(outputs._messages['~/depth/image'].data) == 0
+
+
+def test_only_what_is_listened_to_is_computed(bench: Bench) -> None:
+    bench.start('depth/image', 'points')
+    bench.calibrate()
+    bench.send_and_wait()
+    assert bench.pipeline.extras == frozenset()
+    bench.node.set_parameters([Parameter('cloud.max_relative_sigma', value=0.5)])
+    bench.send_and_wait()
+    assert bench.pipeline.extras == {'sigma'}
+    bench.listen('depth/evidence')
+    bench.until(lambda: bench.send_and_wait() and 'evidence' in bench.pipeline.extras)
 
 
 def test_nothing_is_received_or_computed_without_listener(bench: Bench) -> None:
@@ -151,7 +164,7 @@ def test_nothing_is_received_or_computed_without_listener(bench: Bench) -> None:
     bench.send_and_wait()
     frames = len(bench.pipeline.frames)
     bench.ignore('depth/image')
-    bench.until(lambda: not bench.node._resources.outputs.wanted())
+    bench.until(lambda: not bench.node._resources.cameras[0].outputs.wanted())
     bench.send()  # arrives before the node has stopped listening
     bench.until(lambda: bench.drops().get('no_subscriber', 0) == 1
                 or bench.images.get_subscription_count() == 0)
@@ -170,7 +183,7 @@ def test_newest_image_wins_under_overload(bench: Bench) -> None:
         newest = bench.send()
         bench.until(lambda count=count: bench.drops().get('replaced', 0) == count)
         bench.until(lambda count=count:
-                    bench.node._resources.stats.snapshot().received == count + 2)
+                    bench.node._resources.cameras[0].stats.snapshot().received == count + 2)
     bench.pipeline.gate.set()
     bench.until(lambda: len(bench.received['depth/image']) == 2)
     bench.spin(0.2)
@@ -184,7 +197,7 @@ def test_newest_image_wins_under_overload(bench: Bench) -> None:
 def test_qos_of_every_endpoint(bench: Bench) -> None:
     bench.start('depth/image')
     node = bench.node
-    for topic, depth in (('/image', 1), ('/camera_info', 1), ('/odom', 50)):
+    for topic, depth in (('/image', 1), ('/camera_info', 5), ('/odom', 50)):
         profile = next(info.qos_profile for info in
                        bench.client.get_subscriptions_info_by_topic(topic)
                        if info.node_name == 'hybrid_depth')
@@ -218,8 +231,7 @@ def test_names_follow_the_namespace() -> None:
     try:
         assert node.start()
         assert node.resolve_topic_name('image') == '/front/image'
-        published = {name for name, _ in node.get_publisher_names_and_types_by_node(
-            'hybrid_depth', '/front')}
+        published = {publisher.topic_name for publisher in node.publishers}
         assert {'/diagnostics', *(f'/front/hybrid_depth/{topic}' for topic in ALL)} <= published
     finally:
         node.destroy_node()

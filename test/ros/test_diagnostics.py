@@ -53,6 +53,7 @@ def test_silence_is_a_warning_after_two_ticks() -> None:
     ticker.tick(good=1)
     assert ticker.tick()[0] == OK
     assert ticker.tick() == (WARN, 'no image arrives')
+    assert [ticker.tick()[0] for _ in range(8)] == [WARN] * 7 + [DiagnosticStatus.STALE]
     assert ticker.tick(has_listener=False)[0] == OK
     assert ticker.tick(good=1)[0] == OK
 

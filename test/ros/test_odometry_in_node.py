@@ -33,16 +33,6 @@ def posed(ros: None) -> Iterator[Bench]:
     made.close()
 
 
-def tell(bench: Bench, *messages: Any) -> None:
-    """Publish odometry and wait until the node has taken it."""
-    def taken() -> int:
-        return sum(bench.node._session._poses._counts.values())
-    before = taken()
-    for message in messages:
-        bench.odometry.publish(message)
-    bench.until(lambda: taken() >= before + len(messages))
-
-
 def frame_at(bench: Bench, stamp_ns: int) -> Frame:
     """Send an image and return the frame that the pipeline got."""
     bench.send_and_wait(grey_image(stamp_ns=stamp_ns))
@@ -58,7 +48,7 @@ def floats(cloud: Any) -> np.ndarray:
 
 
 def test_the_pose_is_that_of_the_image_stamp(posed: Bench) -> None:
-    tell(posed, odometry(2000 * MS, 1.0), odometry(2100 * MS, 2.0))
+    posed.tell(odometry(2000 * MS, 1.0), odometry(2100 * MS, 2.0))
     np.testing.assert_allclose(frame_at(posed, 2050 * MS).odom_T_camera[:3, 3], [1.5, 0, 0])
     posed.diagnosed(lambda _, values: values['odometry.state'].startswith('ok')
                     and values['odometry.received'] == '2')
@@ -67,14 +57,14 @@ def test_the_pose_is_that_of_the_image_stamp(posed: Bench) -> None:
 def test_single_frame_models_say_that_poses_are_not_used(bench: Bench) -> None:
     bench.start('depth/image')
     bench.calibrate()
-    tell(bench, odometry(2000 * MS, 1.0))
+    bench.tell(odometry(2000 * MS, 1.0))
     frame_at(bench, 2000 * MS)
     bench.diagnosed(lambda _, values: 'no: this model' in values['odometry.use']
                     and values['odometry.state'].startswith('ok'))
 
 
 def test_the_time_offset_shifts_the_pose(posed: Bench) -> None:
-    tell(posed, odometry(2000 * MS, 1.0), odometry(2100 * MS, 2.0))
+    posed.tell(odometry(2000 * MS, 1.0), odometry(2100 * MS, 2.0))
     first = frame_at(posed, 2050 * MS)
     set_parameter(posed, 'odom.time_offset_s', 0.03)  # the odometry is stamped 30 ms too early
     second = frame_at(posed, 2060 * MS)
@@ -84,10 +74,10 @@ def test_the_time_offset_shifts_the_pose(posed: Bench) -> None:
 
 
 def test_odometry_that_jumps_begins_a_new_epoch(posed: Bench) -> None:
-    tell(posed, *(odometry((2000 + 100 * i) * MS, 0.1 * i) for i in range(4)))
+    posed.tell(*(odometry((2000 + 100 * i) * MS, 0.1 * i) for i in range(4)))
     first, second = frame_at(posed, 2050 * MS), frame_at(posed, 2300 * MS)
     assert first.pose_epoch == second.pose_epoch
-    tell(posed, odometry(2400 * MS, 9.0))
+    posed.tell(odometry(2400 * MS, 9.0))
     third = frame_at(posed, 2400 * MS)
     assert third.odom_T_camera[0, 3] == 9.0
     assert third.pose_epoch != second.pose_epoch
@@ -96,25 +86,25 @@ def test_odometry_that_jumps_begins_a_new_epoch(posed: Bench) -> None:
 
 def test_a_frame_waits_for_late_odometry(posed: Bench) -> None:
     set_parameter(posed, 'odom.max_wait_ms', 200.0)
-    tell(posed, odometry(2000 * MS, 1.0))
+    posed.tell(odometry(2000 * MS, 1.0))
     posed.send(grey_image(stamp_ns=2100 * MS))
-    posed.until(lambda: posed.node._resources.stats.snapshot().received == 1)
+    posed.until(lambda: posed.node._resources.cameras[0].stats.snapshot().received == 1)
     posed.spin(0.05)
     assert not posed.pipeline.frames
-    tell(posed, odometry(2200 * MS, 3.0))
+    posed.tell(odometry(2200 * MS, 3.0))
     posed.until(lambda: bool(posed.received['depth/image']))
     np.testing.assert_allclose(posed.pipeline.frames[0].odom_T_camera[:3, 3], [2.0, 0, 0])
 
 
 def test_an_orientation_that_is_none_is_rejected(posed: Bench) -> None:
-    tell(posed, odometry(2000 * MS, 1.0), odometry(2050 * MS, 7.0, w=0.0),
-         odometry(2100 * MS, 2.0))
+    posed.tell(odometry(2000 * MS, 1.0), odometry(2050 * MS, 7.0, w=0.0),
+               odometry(2100 * MS, 2.0))
     assert frame_at(posed, 2050 * MS).odom_T_camera[0, 3] == pytest.approx(1.5)
     posed.diagnosed(lambda _, values: values['odometry.rejected'] == '1')
 
 
 def test_parameters_of_odometry_and_scale_reach_the_pipeline(posed: Bench) -> None:
-    tell(posed, odometry(2000 * MS, 1.0))
+    posed.tell(odometry(2000 * MS, 1.0))
     frame_at(posed, 2000 * MS)
     assert (posed.pipeline.config.use_odometry, posed.pipeline.config.camera_height_m) == (True, 0)
     set_parameter(posed, 'odom.use', False)
@@ -137,7 +127,7 @@ def test_the_direction_of_gravity_reaches_the_pipeline() -> None:
 
 def test_scale_has_the_header_of_its_image(posed: Bench) -> None:
     posed.listen('scale')
-    posed.until(lambda: len(posed.node._resources.outputs.wanted()) == 2)
+    posed.until(lambda: len(posed.node._resources.cameras[0].outputs.wanted()) == 2)
     posed.pipeline.more = {'scale': ScaleReport(1.25, 0.04, {'network': (1.0, 0.15)}, True, '')}
     image = grey_image(stamp_ns=3_123_456_789)
     message = posed.send_and_wait(image, 'scale')
@@ -157,7 +147,7 @@ def test_scale_has_the_header_of_its_image(posed: Bench) -> None:
 
 def test_evidence_is_an_image_of_its_values(posed: Bench) -> None:
     posed.listen('depth/evidence')
-    posed.until(lambda: len(posed.node._resources.outputs.wanted()) == 2)
+    posed.until(lambda: len(posed.node._resources.cameras[0].outputs.wanted()) == 2)
     evidence = (np.arange(HEIGHT * WIDTH) % len(Evidence)).astype(np.uint8).reshape(HEIGHT, WIDTH)
     posed.pipeline.more = {'evidence': evidence}
     image = grey_image(stamp_ns=3_000_000_007)
@@ -224,14 +214,14 @@ def test_a_recurrent_model_in_the_node(tiny_posed_model: Path) -> None:
 
     def step(stamp_ns: int, x: float) -> None:
         """Send odometry and an image of the same stamp, and note how depth was made."""
-        tell(bench, odometry(stamp_ns, x))
+        bench.tell(odometry(stamp_ns, x))
         bench.send_and_wait(image_message(texture, stamp_ns=stamp_ns), 'depth/evidence')
-        stats = bench.node._resources.stats
+        stats = bench.node._resources.cameras[0].stats
         bench.until(lambda: stats.snapshot().processed == len(modes) + 1)  # counted once it is out
         modes.append(stats.snapshot().mode)
     try:
         bench.start('depth/evidence', 'scale')
-        bench.until(lambda: len(bench.node._resources.outputs.wanted()) == 2)
+        bench.until(lambda: len(bench.node._resources.cameras[0].outputs.wanted()) == 2)
         bench.calibrate()
         for i in range(6):
             step((2000 + 100 * i) * MS, 0.2 * i)

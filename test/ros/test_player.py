@@ -85,7 +85,7 @@ def test_read_ahead_stops_at_its_depth_and_keeps_the_order():
             taken.append(number)
             yield number
     ahead = player.ReadAhead(count(), depth=3)
-    assert ahead.is_full.wait(5)
+    assert ahead.is_full.wait(60)
     time.sleep(0.05)
     assert len(taken) == 4  # three waiting, one in hand
     assert list(ahead) == list(range(10))
@@ -165,7 +165,7 @@ def made_player(domain, monkeypatch):
 
 
 def options(**changes) -> argparse.Namespace:
-    result = player.parse_arguments(['--settle', '0.3', '--timeout', '10'])
+    result = player.parse_arguments(['--settle', '0.3', '--timeout', '60'])
     for key, value in changes.items():
         setattr(result, key, value)
     return result

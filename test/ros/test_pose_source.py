@@ -3,6 +3,7 @@
 """Odometry messages to camera poses: mounting, waiting, jumps."""
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 import threading
 import time
@@ -23,6 +24,12 @@ MS = 1_000_000
 def settings(**values: object) -> Settings:
     given = {name.replace('__', '.'): value for name, value in values.items()}
     return make_settings({**{row.name: row.default for row in PARAMETERS}, **given})
+
+
+def patient(**values: object) -> Settings:
+    """Return settings that wait a minute, so that a busy machine is not taken for waiting."""
+    given = settings(**values)
+    return replace(given, values={**given.values, 'odom.max_wait_ms': 60e3})
 
 
 class NoTransforms:
@@ -114,24 +121,24 @@ def test_which_way_is_down() -> None:
 
 
 def test_waits_for_late_odometry_but_not_longer() -> None:
-    source = moving('camera', settings(odom__max_wait_ms=150.0), NoTransforms())
+    source = moving('camera', patient(), NoTransforms())
     late = threading.Timer(0.05, lambda: source.add(odometry(1300 * MS, 4.0, 'camera')))
     late.start()
     assert x_at(source, 1200 * MS) == 3.0
+    source = moving('camera', settings(odom__max_wait_ms=150.0), NoTransforms())
     start = time.monotonic()
     assert x_at(source, 1400 * MS) is None
-    assert 0.14 < time.monotonic() - start < 1.0
+    assert 0.14 < time.monotonic() - start < 10.0
     assert state_of(source) == 'waiting'
 
 
 @pytest.mark.parametrize(('kind', 'use', 'reason'), [
     ('single_frame', True, 'single images'), ('posed', False, 'odom.use')])
 def test_nothing_waits_for_a_pose_that_is_not_used(kind: str, use: bool, reason: str) -> None:
-    source = moving('camera', settings(odom__max_wait_ms=200.0, odom__use=use), NoTransforms(),
-                    kind)
+    source = moving('camera', patient(odom__use=use), NoTransforms(), kind)
     start = time.monotonic()
     assert x_at(source, 1250 * MS) is None
-    assert time.monotonic() - start < 0.1
+    assert time.monotonic() - start < 10.0
     assert state_of(source) == 'waiting'
     assert reason in source.facts()['odometry.use']
     assert x_at(source, 1050 * MS) == 1.5
@@ -159,11 +166,11 @@ def test_a_twist_that_was_never_set_is_reported() -> None:
 
 
 def test_closing_ends_the_wait() -> None:
-    source = moving('camera', settings(odom__max_wait_ms=200.0), NoTransforms())
+    source = moving('camera', patient(), NoTransforms())
     source.close()
     start = time.monotonic()
     assert x_at(source, 1300 * MS) is None
-    assert time.monotonic() - start < 0.15
+    assert time.monotonic() - start < 10.0
 
 
 @pytest.mark.parametrize(('stamp_ns', 'state'), [(900 * MS, 'too_old'), (3000 * MS, 'stale')])
@@ -269,9 +276,9 @@ def test_static_transforms_over_a_chain(ros: None) -> None:
     import rclpy
     from tf2_msgs.msg import TFMessage
 
-    from hybrid_depth_ros.extrinsics import StaticTransforms
+    from hybrid_depth_ros.extrinsics import Transforms
     node = rclpy.create_node('transforms')
-    transforms = StaticTransforms(node)
+    transforms = Transforms(node)
     links = []
     for parent, child, x in (('base_link', 'mast', 1.0), ('mast', 'camera', 0.5)):
         link = TransformStamped(child_frame_id=child)
@@ -280,7 +287,7 @@ def test_static_transforms_over_a_chain(ros: None) -> None:
         link.transform.rotation.w = 1.0
         links.append(link)
     assert transforms.lookup('base_link', 'camera') is None
-    transforms._on_transforms(TFMessage(transforms=links))
+    transforms._on_static_transforms(TFMessage(transforms=links))
     np.testing.assert_allclose(transforms.lookup('base_link', 'camera')[:3, 3], [1.5, 0, 0])
     transforms.close()
     node.destroy_node()

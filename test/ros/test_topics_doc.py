@@ -9,8 +9,9 @@ import re
 import pytest
 
 from hybrid_depth.encodings import ENCODINGS
+from hybrid_depth.runtime.serving import Serving
 from hybrid_depth.types import Evidence
-from hybrid_depth_ros.diagnostics import diagnostic_array, FrameStats
+from hybrid_depth_ros.diagnostics import diagnostic_status, FrameStats
 from hybrid_depth_ros.findings import Findings
 from hybrid_depth_ros.outputs import OUTPUTS
 from hybrid_depth_ros.parameters import make_settings, Parameter, PARAMETERS
@@ -80,10 +81,12 @@ def test_diagnostic_keys() -> None:
     stats.dropped('truncated')
     stats.processed(3.0, 2.0, {'total': 1.0}, 'single_frame')
     settings = make_settings({row.name: row.default for row in PARAMETERS})
-    facts = {'state': '', 'model': '', 'backend': '', 'camera': '', **Findings().facts(),
+    facts = {'state': '', 'enabled': '', 'model': '', 'backend': '', 'camera': '',
+             **Findings().facts(),
+             **Serving(None, '').facts(),  # type: ignore[arg-type]
              **PoseSource(lambda *_: None, lambda: settings, 'posed').facts()}
-    sent = {entry.key for entry in diagnostic_array(
-        _now(), '', '', b'\0', '', stats.snapshot(), facts).status[0].values}
+    sent = {entry.key for entry in diagnostic_status(
+        '', '', b'\0', '', stats.snapshot(), facts).values}
     documented = set()
     for line in section('Diagnostics').splitlines():
         names = re.findall(r'`([^`]+)`', line.split('|')[1]) if line.startswith('| `') else []
@@ -91,11 +94,6 @@ def test_diagnostic_keys() -> None:
         documented |= {prefix + name if name.startswith('.') else name for name in names}
     examples = {'drops.<reason>': 'drops.truncated', 'stage_ms.<stage>': 'stage_ms.total'}
     assert {examples.get(name, name) for name in documented} == sent
-
-
-def _now() -> object:
-    from builtin_interfaces.msg import Time
-    return Time()
 
 
 def test_odometry_states() -> None:

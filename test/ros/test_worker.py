@@ -9,22 +9,32 @@ import time
 from hybrid_depth_ros.worker import NewestWorker
 
 
-def wait_for(condition, timeout_s: float = 3.0) -> None:
+def wait_for(condition, timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, 'waited in vain'
         time.sleep(0.002)
 
 
+class Handler:
+    def __init__(self, process, replaced=None, errors=None) -> None:
+        self.process = process
+        self.replaced = ([] if replaced is None else replaced).append
+        self._errors = [] if errors is None else errors
+
+    def failed(self, item, error) -> None:
+        self._errors.append((item, error))
+
+
 def test_newest_wins_and_every_item_is_accounted_for() -> None:
     gate, done, replaced = threading.Event(), [], []
 
     def process(item: int) -> None:
-        gate.wait(3)
+        gate.wait(60)
         done.append(item)
-    worker = NewestWorker(process, replaced.append, lambda *_: None)
+    worker = NewestWorker([Handler(process, replaced)])
     worker.offer(0)
-    wait_for(lambda: not worker._slot)
+    wait_for(lambda: not worker._slots[0])
     for item in range(1, 10):
         worker.offer(item)
     worker.offer_if_empty(99)
@@ -40,7 +50,7 @@ def test_an_error_does_not_end_the_thread() -> None:
 
     def process(item: int) -> None:
         done.append(1 / item)
-    worker = NewestWorker(process, lambda _: None, lambda *pair: errors.append(pair))
+    worker = NewestWorker([Handler(process, errors=errors)])
     worker.offer(0)
     wait_for(lambda: len(errors) == 1)
     worker.offer_if_empty(2)
@@ -55,14 +65,50 @@ def test_stop_finishes_the_current_item_and_gives_up_the_waiting_one() -> None:
 
     def process(item: int) -> None:
         started.set()
-        gate.wait(3)
+        gate.wait(60)
         done.append(item)
-    worker = NewestWorker(process, replaced.append, lambda *_: None)
+    worker = NewestWorker([Handler(process, replaced)])
     worker.offer(1)
-    assert started.wait(3)
+    assert started.wait(60)
     worker.offer(2)
     threading.Timer(0.05, gate.set).start()
     worker.stop()
     assert (done, replaced) == ([1], [2])
     worker.offer(3)
     assert done == [1]
+
+
+def test_mailboxes_take_turns() -> None:
+    gate, order = threading.Event(), []
+    replaced = [[], [], []]
+
+    def process_of(name: str):
+        def process(item: int) -> None:
+            gate.wait(60)
+            order.append((name, item))
+        return process
+    worker = NewestWorker([Handler(process_of(name), replaced[index])
+                           for index, name in enumerate('abc')])
+    worker.offer(0, 1)
+    wait_for(lambda: not worker._slots[1])  # b is at work
+    for item in range(1, 4):  # the fast one offers most, and first
+        worker.offer(item, 0)
+    worker.offer(1, 1)
+    worker.offer(1, 2)
+    gate.set()
+    wait_for(lambda: len(order) == 4)
+    worker.stop()
+    assert order == [('b', 0), ('c', 1), ('a', 3), ('b', 1)]
+    assert replaced == [[1, 2], [], []]
+
+
+def test_a_fast_camera_does_not_starve_a_slow_one() -> None:
+    order: list[str] = []
+    worker = NewestWorker([Handler(lambda _: (order.append('fast'), worker.offer(0, 0))),
+                           Handler(lambda _: order.append('slow'))])
+    worker.offer(0, 0)
+    for count in range(5):
+        worker.offer(0, 1)
+        wait_for(lambda count=count: order.count('slow') == count + 1)
+    worker.stop()
+    assert 'fast' in order

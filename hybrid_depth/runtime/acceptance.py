@@ -1,0 +1,145 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Whether a runtime gives the depth that the model gives: asked before any of it is published.
+
+Several versions of GPU libraries turn vision transformers into plausible, wrong depth without a
+word, so neither a successful build nor a finite output is trusted.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hybrid_depth.contract import ModelSpec
+from hybrid_depth.runtime import Backend
+from hybrid_depth.runtime.reference import Case, feed_of, Reference
+
+_NO_SPREAD = 1e-4  # standard deviation of ln depth below which a correlation means nothing
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Limits for |ln(value / expected)|, a relative error, and the correlation of ln depth."""
+
+    median: float
+    p99: float
+    pearson: float  # at least
+    sigma_median: float
+    sigma_p99: float
+    weight: float  # mean |difference| of match_weight, which is 0 to 1
+
+
+# By what the graph computes in. Where two depths are equally likely the last bit decides, so a few
+# pixels of a graph that matches frames differ in any two runtimes: the largest error is no limit.
+TOLERANCES: dict[str, Tolerance] = {
+    'fp32': Tolerance(0.002, 0.02, 0.9995, 0.01, 0.1, 0.01),
+    'fp16': Tolerance(0.01, 0.05, 0.999, 0.05, 0.25, 0.03),
+    'fp16_safe': Tolerance(0.01, 0.05, 0.999, 0.05, 0.25, 0.03),
+    'int8_mix': Tolerance(0.02, 0.10, 0.995, 0.10, 0.40, 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The verdict on one opened model."""
+
+    ok: bool
+    reason: str  # why not; '' where it is accepted
+    figures: Mapping[str, float]  # the worst of all cases, by the names of Tolerance
+    source: str  # of the reference, for people
+
+    def text(self) -> str:
+        """Return verdict and figures in one line."""
+        figures = ', '.join(f'{name} {value:.3g}' for name, value in self.figures.items())
+        return f'{self.reason or "accepted"} ({figures or "no figures"}; {self.source})'
+
+
+def accept(backend: Backend, spec: ModelSpec, reference: Reference, precision: str) -> Acceptance:
+    """
+    Compare ``backend`` with ``reference`` by the tolerances of ``precision``.
+
+    For kind 'posed' also whether features that the backend keeps for itself do what the reference
+    features do. Never raises for what the backend does: an error is a reason to refuse.
+    """
+    tolerance = TOLERANCES[precision]
+    figures: dict[str, float] = {}
+    reason = ''
+    for number, case in enumerate(reference.cases, start=1):
+        try:
+            reason = _judge_case(backend, spec, case, tolerance, figures)
+        except Exception as error:  # the edge: whatever a runtime raises, it is not accepted
+            reason = f'it failed: {type(error).__name__}: {error}'
+        if reason:
+            reason = f'case {number} of {len(reference.cases)}: {reason}'
+            break
+    return Acceptance(not reason, reason, figures, reference.source)
+
+
+def _judge_case(backend: Backend, spec: ModelSpec, case: Case, tolerance: Tolerance,
+                figures: dict[str, float]) -> str:
+    feed = feed_of(spec, case.inputs)
+    outputs = backend.infer(feed)
+    handle = outputs.get('features')
+    reason = _judge(outputs, case.expected, spec, tolerance, figures)
+    if reason or spec.kind != 'posed':
+        return reason
+    # what the backend made of this image must be as good a source as what it should have made
+    own = {**feed, 'source_features': (handle,) * spec.sources}
+    given = {**feed, 'source_features': (case.expected['features'],) * spec.sources}
+    expected = {name: np.array(array) for name, array in backend.infer(given).items()
+                if name != 'features'}
+    reason = _judge(backend.infer(own), expected, spec, tolerance, figures)
+    return f'with its own features as source: {reason}' if reason else ''
+
+
+def _judge(outputs: Mapping[str, Any], expected: Mapping[str, np.ndarray], spec: ModelSpec,
+           tolerance: Tolerance, figures: dict[str, float]) -> str:
+    """Return why ``outputs`` are refused, '' where they are not; note the figures."""
+    for name in expected:
+        if name == 'features':
+            continue
+        array = outputs.get(name)
+        if array is None or array.shape != expected[name].shape:
+            return f'{name} is {"missing" if array is None else array.shape}'
+        if not np.isfinite(array).all():
+            return f'{name} is not finite'
+        if name != 'match_weight' and not (array > 0).all():
+            return f'{name} is not positive'
+    checks = [('depth', 'median', 'p99')]
+    if spec.kind == 'posed':
+        # depth by matching alone is anything where nothing matches: its median has to fit
+        checks += [('single_depth', 'median', 'p99'), ('matched_depth', 'median', '')]
+    checks.append(('sigma', 'sigma_median', 'sigma_p99'))
+    measured: list[tuple[str, str, float]] = []  # output, name of the limit, value
+    for name, median, p99 in checks:
+        error = np.abs(np.log(outputs[name].astype(np.float64) / expected[name]))
+        values = np.percentile(error, [50, 99])
+        measured += [(name, limit, float(value))
+                     for limit, value in zip((median, p99), values, strict=True) if limit]
+    if spec.kind == 'posed':
+        difference = np.abs(outputs['match_weight'].astype(np.float64) - expected['match_weight'])
+        measured.append(('match_weight', 'weight', float(difference.mean())))
+    for name, limit, value in measured:
+        figures[limit] = max(figures.get(limit, 0.0), value)
+        if not value <= getattr(tolerance, limit):
+            return f'the error {limit} of {name} is {value:.3g}; at most ' \
+                   f'{getattr(tolerance, limit):g} is accepted'
+    pearson = _correlation(np.log(outputs['depth']), np.log(expected['depth']))
+    figures['pearson'] = min(figures.get('pearson', 1.0), pearson)
+    if not pearson >= tolerance.pearson:
+        return f'ln depth correlates with what is right by {pearson:.6g}; at least ' \
+               f'{tolerance.pearson:g} is accepted'
+    return ''
+
+
+def _correlation(found: np.ndarray, expected: np.ndarray) -> float:
+    found, expected = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    if expected.std() < _NO_SPREAD:
+        return 1.0  # an image of one depth: the errors say it all
+    if found.std() < _NO_SPREAD:
+        return 0.0
+    return float(np.corrcoef(found, expected)[0, 1])

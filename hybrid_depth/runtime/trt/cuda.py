@@ -1,0 +1,219 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The little of CUDA that a runtime needs: memory, copies, one stream, one graph.
+
+Through cuda-python alone, so no framework has to be on the robot. Every call is checked. Not yet
+tried on a GPU: the calls are those of cuda-python's documentation, and the tests run this file
+against an imitation of it.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+import ctypes
+from dataclasses import dataclass
+import math
+from typing import Any
+import weakref
+
+import numpy as np
+
+from hybrid_depth.errors import BackendUnavailable
+
+_INSTALL = 'pip install cuda-bindings, of the major version that `nvidia-smi` shows as CUDA ' \
+           'version (on JetPack 6: cuda-bindings~=12.6)'
+_REMEDIES = {
+    'cudaErrorInsufficientDriver': 'install an NVIDIA driver that is recent enough, or a '
+                                   'cuda-bindings of the major version that nvidia-smi shows',
+    'cudaErrorNoDevice': 'check that nvidia-smi lists a GPU, and in a container that it was '
+                         'started with the GPU',
+    'cudaErrorInvalidDevice': 'set the parameter gpu to the index of a GPU that nvidia-smi lists',
+    'cudaErrorMemoryAllocation': 'end other programs that use the GPU, or choose a smaller model',
+}
+_RESTART = 'start again; if it happens again, look for NVIDIA messages in the kernel log (dmesg)'
+
+
+def unavailable() -> str:
+    """Return '' where cuda-python and a GPU can be used, else why not and the remedy."""
+    try:
+        load()
+        return '' if device_count() else f'there is no GPU; {_REMEDIES["cudaErrorNoDevice"]}'
+    except BackendUnavailable as error:
+        return str(error)
+
+
+def load() -> Any:
+    """Return the module of cuda-python. Raises BackendUnavailable where it cannot be imported."""
+    try:
+        from cuda.bindings import runtime
+    except Exception as error:  # ImportError, or RuntimeError of its loader of libraries
+        raise BackendUnavailable(f'cuda-python cannot be imported ({error}); install it with: '
+                                 f'{_INSTALL}') from error
+    return runtime
+
+
+def device_count() -> int:
+    """Return how many GPUs there are. Raises BackendUnavailable where the driver is missing."""
+    runtime = load()
+    return int(checked(runtime, runtime.cudaGetDeviceCount()))
+
+
+def facts(gpu: int) -> dict[str, Any]:
+    """Return what an engine depends on of CUDA and of the GPU of index ``gpu``, for JSON."""
+    runtime = load()
+    properties = checked(runtime, runtime.cudaGetDeviceProperties(gpu))
+    major, minor, processors = (
+        int(checked(runtime, runtime.cudaDeviceGetAttribute(
+            getattr(runtime.cudaDeviceAttr, f'cudaDevAttr{name}'), gpu)))
+        for name in ('ComputeCapabilityMajor', 'ComputeCapabilityMinor', 'MultiProcessorCount'))
+    name = properties.name
+    return {'cuda_runtime': int(checked(runtime, runtime.cudaRuntimeGetVersion())),
+            'gpu_name': name.decode(errors='replace') if isinstance(name, bytes) else str(name),
+            'compute_capability': f'{major}.{minor}', 'multiprocessors': processors,
+            'memory_gib': round(int(properties.totalGlobalMem) / 2**30)}
+
+
+def checked(runtime: Any, result: Any) -> Any:
+    """Return the value of a call. Raises BackendUnavailable with error, meaning and remedy."""
+    error, *values = result
+    if error != runtime.cudaError_t.cudaSuccess:
+        name = getattr(error, 'name', str(error))
+        meaning = runtime.cudaGetErrorString(error)[1]
+        meaning = meaning.decode(errors='replace') if isinstance(meaning, bytes) else meaning
+        raise BackendUnavailable(f'CUDA: {meaning} ({name}); {_REMEDIES.get(name, _RESTART)}')
+    return values[0] if values else None
+
+
+@dataclass(frozen=True)
+class Staging:
+    """
+    Host memory that the GPU can reach: a NumPy array over pinned pages.
+
+    The pages are freed when nothing uses ``array`` or a view of it any more.
+    """
+
+    array: np.ndarray
+    host: int  # address on the CPU
+    device: int  # the same memory as the GPU sees it; 0 where it would have to cross a bus
+
+
+class Cuda:
+    """
+    One GPU and one stream on it, in whose order everything happens.
+
+    May be used from any thread, by one at a time. Raises BackendUnavailable where there is no
+    such GPU, from every method where CUDA fails.
+    """
+
+    def __init__(self, gpu: int) -> None:
+        self._runtime = runtime = load()
+        self._gpu = gpu
+        self._buffers: dict[int, int] = {}  # address -> bytes
+        self._graph: Any = None
+        self._stream: Any = None
+        self._done: Any = None
+        self.make_current()
+        # the CPU and the GPU of a Jetson share their memory
+        self.is_integrated = bool(self._call(
+            'DeviceGetAttribute', runtime.cudaDeviceAttr.cudaDevAttrIntegrated, gpu))
+        self._stream = self._call('StreamCreateWithFlags', runtime.cudaStreamNonBlocking)
+        # who waits for it sleeps: polling would take a core from the rest of the robot
+        flags = runtime.cudaEventBlockingSync | runtime.cudaEventDisableTiming
+        try:
+            self._done = self._call('EventCreateWithFlags', flags)
+        except BackendUnavailable:
+            self.close()
+            raise
+
+    @property
+    def stream(self) -> int:
+        """Return the stream's handle, as other libraries take it."""
+        return int(self._stream)
+
+    @property
+    def allocated(self) -> int:
+        """Return the bytes of device memory that are held."""
+        return sum(self._buffers.values())
+
+    def make_current(self) -> None:
+        """Make the calling thread use this GPU; each thread has its own."""
+        self._call('SetDevice', self._gpu)
+
+    def allocate(self, size: int) -> int:
+        """Return the address of ``size`` new bytes on the device, all 0."""
+        address = int(self._call('Malloc', size))
+        self._buffers[address] = size
+        self.clear(address, size)
+        return address
+
+    def staging(self, shape: tuple[int, ...], dtype: str) -> Staging:
+        """Make pinned host memory for an array, mapped where the GPU shares the memory."""
+        runtime = self._runtime
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        mapped = runtime.cudaHostAllocMapped if self.is_integrated else 0
+        host = int(self._call('HostAlloc', size, runtime.cudaHostAllocPortable | mapped))
+        pages = (ctypes.c_uint8 * size).from_address(host)
+        weakref.finalize(pages, runtime.cudaFreeHost, host).atexit = False
+        device = int(self._call('HostGetDevicePointer', host, 0)) if self.is_integrated else 0
+        array = np.frombuffer(memoryview(pages), np.dtype(dtype)).reshape(shape)
+        array[...] = 0
+        return Staging(array, host, device)
+
+    def copy(self, to: int, source: int, size: int) -> None:
+        """Enqueue a copy of ``size`` bytes; either address may be of the device or pinned."""
+        self._call('MemcpyAsync', to, source, size,
+                   self._runtime.cudaMemcpyKind.cudaMemcpyDefault, self._stream)
+
+    def clear(self, address: int, size: int) -> None:
+        """Enqueue setting ``size`` bytes to 0."""
+        self._call('MemsetAsync', address, 0, size, self._stream)
+
+    def wait(self) -> None:
+        """Return when everything that was enqueued is done."""
+        self._call('EventRecord', self._done, self._stream)
+        self._call('EventSynchronize', self._done)
+
+    def capture(self, enqueue: Callable[[], None]) -> None:
+        """
+        Record what ``enqueue`` enqueues as the graph, without doing it.
+
+        The graph holds addresses: what it uses has to stay where it is.
+        """
+        runtime = self._runtime
+        # thread-local: what other threads do with the GPU meanwhile is not forbidden
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call('StreamBeginCapture', self._stream, mode)
+        try:
+            enqueue()
+        except BaseException:
+            # else the stream takes no more work
+            _, graph = runtime.cudaStreamEndCapture(self._stream)
+            if graph is not None and int(graph):
+                runtime.cudaGraphDestroy(graph)
+            raise
+        graph = self._call('StreamEndCapture', self._stream)
+        self._graph = self._call('GraphInstantiate', graph, 0)
+        self._call('GraphDestroy', graph)
+
+    def launch(self) -> None:
+        """Enqueue the graph."""
+        self._call('GraphLaunch', self._graph, self._stream)
+
+    def close(self) -> None:
+        """Release all but the pages of arrays in use; never raises. Calling twice is harmless."""
+        runtime = self._runtime
+        runtime.cudaSetDevice(self._gpu)
+        if self._stream is not None:
+            runtime.cudaStreamSynchronize(self._stream)
+        for address in self._buffers:
+            runtime.cudaFree(address)
+        for release, handle in ((runtime.cudaGraphExecDestroy, self._graph),
+                                (runtime.cudaEventDestroy, self._done),
+                                (runtime.cudaStreamDestroy, self._stream)):
+            if handle is not None:
+                release(handle)
+        self._buffers.clear()
+        self._graph = self._done = self._stream = None
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return checked(self._runtime, getattr(self._runtime, f'cuda{name}')(*arguments))

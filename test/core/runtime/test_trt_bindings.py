@@ -1,0 +1,133 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The adapter against NVIDIA's own Python packages of TensorRT, without its libraries or a GPU.
+
+The packages ``tensorrt_bindings`` (8.6), ``tensorrt_cu12_bindings`` and ``tensorrt_cu13_bindings``
+are small and need a library only to be loaded: an empty one, compiled here, will do. Set
+TENSORRT_BINDINGS to folders with one unpacked package each, separated by ':', to test several.
+"""
+from __future__ import annotations
+
+from importlib.util import find_spec
+import json
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+
+from fake_cuda import FakeCuda, install
+from fake_tensorrt import FakeTensorRT, VERSIONS
+import pytest
+from tiny_model import tiny_spec
+
+from hybrid_depth.runtime import BackendOptions, trt
+from hybrid_depth.runtime.trt import adapter
+
+_FOLDERS = [folder for folder in os.environ.get('TENSORRT_BINDINGS', '').split(':') if folder]
+_LIBRARIES = ('nvinfer', 'nvonnxparser', 'nvinfer_plugin', 'nvparsers')
+# the symbols that they leave to the libraries; those with C++ names are of 8.6 alone
+_STUB = '\n'.join(f'void *{name}(void) {{ return 0; }}' for name in (
+    'createInferBuilder_INTERNAL', 'createInferRuntime_INTERNAL', 'createInferRefitter_INTERNAL',
+    'createNvOnnxParser_INTERNAL', 'createNvOnnxParserRefitter_INTERNAL', 'getPluginRegistry',
+    'getBuilderPluginRegistry', 'initLibNvInferPlugins', 'getNvOnnxParserVersion',
+    '_ZN14nvcaffeparser117createCaffeParserEv', '_ZN14nvcaffeparser123shutdownProtobufLibraryEv',
+    '_ZN11nvuffparser15createUffParserEv', '_ZN11nvuffparser8FieldMapC1EPKcPKvNS_9FieldTypeEi'))
+# imports the package as `tensorrt`, and prints what of it the adapter sees and misses
+_LOOK = """
+import json, sys
+import tensorrt_bindings
+sys.modules['tensorrt'] = tensorrt_bindings
+from hybrid_depth.errors import BackendUnavailable
+from hybrid_depth.runtime.trt import adapter
+trt = adapter.load()
+missing = []
+for name, attribute in json.loads(sys.argv[1]):
+    thing = trt
+    for part in (*name.split('.'), attribute):
+        thing = getattr(thing, part, None)
+        if thing is None:
+            missing.append([name, attribute])
+            break
+log = adapter.make_log(trt)
+log.log(trt.ILogger.Severity.ERROR, 'broken')
+try:
+    adapter.build(trt, b'', adapter.BuildOrder('fp32', 1, 3))
+    start = ''
+except BackendUnavailable as error:
+    start = str(error)
+print(json.dumps({'version': trt.__version__, 'flags': adapter.network_flags(trt), 'start': start,
+                  'typed': adapter.is_strongly_typed(trt), 'missing': missing,
+                  'said': log.said()}))
+"""
+
+
+def folders() -> list[str]:
+    """Return where packages are to be looked for; '' = where all packages are."""
+    return _FOLDERS or ([''] if find_spec('tensorrt_bindings') else [])
+
+
+@pytest.fixture(scope='module')
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which('gcc') or shutil.which('cc')
+    if compiler is None:
+        pytest.skip('no C compiler: the libraries of TensorRT cannot be stood in for')
+    folder = tmp_path_factory.mktemp('stubs')
+    (folder / 'stub.c').write_text(_STUB)
+    for major in (8, 10, 11):
+        for name in _LIBRARIES:
+            file = f'lib{name}.so.{major}'
+            subprocess.run([compiler, '-shared', '-fPIC', f'-Wl,-soname,{file}', '-o',
+                            folder / file, folder / 'stub.c'], check=True)
+    return folder
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path) -> dict:
+    """Return version -> everything of TensorRT that building and running touches."""
+    found = {}
+    cuda = install(monkeypatch, FakeCuda())
+    options = BackendOptions(precision='fp16', engine_cache=str(tmp_path))
+    for version in VERSIONS:
+        fake = FakeTensorRT(version, cuda).install(monkeypatch)
+        plan = trt.build_engine(tiny_model, tiny_spec(), (32, 48), options)
+        trt.open_engine(plan, tiny_spec(), (32, 48), options).close()
+        _ = adapter.Engine(plan).device_memory
+        found[version] = sorted(fake.used)
+    return found
+
+
+@pytest.mark.skipif(not folders(), reason="none of NVIDIA's packages tensorrt_bindings is "
+                    'installed, and TENSORRT_BINDINGS names none')
+@pytest.mark.parametrize('folder', folders())
+def test_the_real_package_has_what_the_adapter_uses(stubs: Path, used: dict, folder: str) -> None:
+    root = Path(__file__).resolve().parents[3]
+    environment = {**os.environ, 'LD_LIBRARY_PATH': str(stubs), 'TRT_LIBPATH': str(stubs),
+                   'PYTHONPATH': os.pathsep.join(filter(None, (folder, str(root))))}
+    # what a version of the same major number uses; the nearest recorded one
+    probe = subprocess.run(
+        [sys.executable, '-c', 'import tensorrt_bindings; print(tensorrt_bindings.__version__)'],
+        env=environment, capture_output=True, text=True)
+    assert probe.returncode == 0, probe.stderr
+    version = probe.stdout.split()[-1]
+    recorded = version if version in used else next(
+        name for name in reversed(VERSIONS) if name.split('.')[0] == version.split('.')[0])
+    done = subprocess.run([sys.executable, '-c', _LOOK, json.dumps(used[recorded])],
+                          env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found['missing'] == []
+    assert found['version'] == version
+    assert found['said'] == 'broken'
+    flags = {'8': 0b01, '10': 0b10, '11': 0}[version.split('.')[0]]
+    assert found['flags'] == flags
+    assert found['typed'] is not version.startswith('8')
+    # what a machine without a GPU makes of it
+    assert 'TensorRT cannot start' in found['start']
+
+
+def test_enough_is_touched_to_mean_something(used: dict) -> None:
+    for version, touched in used.items():
+        assert len(touched) > 40, version
+        assert ['IExecutionContext', 'execute_async_v3'] in [list(pair) for pair in touched]

@@ -1,0 +1,37 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Asks a node in another process for its state."""
+from __future__ import annotations
+
+import time
+
+from lifecycle_msgs.srv import GetState
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+PATIENCE_S = 60.0  # with a process that starts on a busy machine
+
+
+def state_of(node: str, domain_id: int) -> str:
+    """Wait until ``node`` answers; return the name of its state. Fails after PATIENCE_S."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    client = rclpy.create_node('who_asks', context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(client)
+    try:
+        service = client.create_client(GetState, f'{node}/get_state')
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            if not service.wait_for_service(1.0):
+                continue
+            # again and again: an answer is lost where its sender has not discovered us yet
+            answer = service.call_async(GetState.Request())
+            executor.spin_until_future_complete(answer, 2.0)
+            if answer.done():
+                return str(answer.result().current_state.label)
+        raise AssertionError(f'{node} does not answer')
+    finally:
+        executor.shutdown()
+        client.destroy_node()
+        rclpy.shutdown(context=context)

@@ -1,0 +1,215 @@
+# Copyright 2026 The hybrid_depth_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark: its statistics on made-up numbers, and a short run through real processes."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, TensorProto
+import pytest
+from tiny_model import POSED, tiny_graph, tiny_spec, write_tiny_model
+
+from hybrid_depth.types import DepthResult
+from hybrid_depth_ros.bench import __main__ as command
+from hybrid_depth_ros.bench import gflop, messages, runtimes, stages
+from hybrid_depth_ros.bench.end_to_end import frame_times
+from hybrid_depth_ros.bench.frames import camera
+from hybrid_depth_ros.bench.machine import gemm_gflops, ProcessMeter
+from hybrid_depth_ros.bench.plan import Plan
+from hybrid_depth_ros.bench.report import markdown, table
+from hybrid_depth_ros.bench.statistics import (
+    Arrival,
+    highest_rate,
+    loss,
+    MAX_LOSS,
+    percentiles,
+    ratio,
+    stream_figures,
+    times_ms,
+)
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('model') / 'tiny.onnx'
+    write_tiny_model(path)
+    return path
+
+
+def test_percentiles_are_those_of_the_values() -> None:
+    assert percentiles(range(101)) == {'p50': 50.0, 'p95': 95.0, 'p99': 99.0}
+    assert percentiles([]) == {'p50': None, 'p95': None, 'p99': None}
+
+
+def test_a_stream_is_judged_by_its_own_images() -> None:
+    sent = [10**9 * n for n in range(10)]
+    late = [20_000_000] * 4 + [30_000_000] * 4
+    arrivals = [Arrival(stamp, stamp + delay)
+                for stamp, delay in zip(sent[:8], late, strict=True)]
+    figures = stream_figures(sent, [*reversed(arrivals), Arrival(5, 10**12)], 10.0)
+    assert (figures['sent'], figures['received'], figures['loss']) == (10, 8, 0.2)
+    assert (figures['sent_hz'], figures['received_hz']) == (1.0, 0.8)
+    assert figures['latency_ms']['p50'] == 25.0
+    assert figures['latency_growth'] == 1.5
+    # seven intervals of 1 s, one of them 10 ms longer
+    assert figures['jitter_ms'] == pytest.approx(np.std([0] * 6 + [10]), abs=1e-3)
+
+
+def test_a_stream_without_arrivals_has_no_latency() -> None:
+    figures = stream_figures([1, 2], [], 1.0)
+    assert figures['loss'] == 1.0
+    assert figures['latency_ms']['p50'] is figures['jitter_ms'] is None
+    assert loss(0, 0) == 0.0
+
+
+@pytest.mark.parametrize('limit', [12.0, 47.0, 99.0])
+def test_the_highest_rate_is_found(limit: float) -> None:
+    tried = []
+
+    def loss_at(hz: float) -> float:
+        tried.append(hz)
+        return 0.0 if hz <= limit else MAX_LOSS + 0.01
+
+    found = highest_rate(loss_at, 10.0, 100.0, 8)
+    assert found is not None
+    assert found <= limit < found * 1.01 * 10 ** (1 / 2**8)
+    assert len(tried) == 9
+
+
+def test_a_node_that_keeps_up_with_nothing_has_no_rate() -> None:
+    assert highest_rate(lambda hz: 1.0, 1.0, 10.0, 3) is None
+
+
+def test_ratios_and_times() -> None:
+    assert ratio(3.0, 2.0) == 1.5
+    assert ratio(None, 2.0) is ratio(1.0, None) is ratio(1.0, 0.0) is None
+    calls = []
+    assert len(times_ms(lambda: calls.append(1), 0.0, least=4)) == 4
+    assert len(calls) == 5
+
+
+def test_overhead_is_all_but_inference() -> None:
+    frames = [{'take_ms': 2.0, 'work_ms': 110.0,
+               'stages': {'inference': 100.0, 'publish': 7.0, 'total': 103.0}}] * 3
+    found = frame_times(frames)
+    assert found['overhead_ms']['p50'] == 12.0
+    assert set(found['stages_ms']) == {'inference', 'publish'}
+    unknown = frame_times([{**frames[0], 'take_ms': None}])
+    assert unknown['take_ms']['p50'] is None
+    assert unknown['overhead_ms']['p50'] == 10.0
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_the_naive_ways_give_the_same(stride: int) -> None:
+    view = camera((64, 48))
+    rng = np.random.default_rng(0)
+    depth_m = rng.uniform(1, 9, (48, 64)).astype(np.float32)
+    image = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    result = DepthResult(depth_m, depth_m, np.zeros(depth_m.shape, bool), image, view, 0, 'c',
+                         'single_frame')
+    naive = np.frombuffer(messages.naive_cloud(result, stride).data, np.float32).reshape(-1, 4)
+    ours = np.frombuffer(messages.CloudPacker(stride).pack(result).data,
+                         np.float32).reshape(-1, 4)
+    np.testing.assert_allclose(naive[:, :3], ours[:, :3], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(naive[:, 3].view(np.uint32), ours[:, 3].view(np.uint32))
+    found = messages.conversions(image, depth_m, 0.0)
+    assert found['bgr8_to_rgb']['ms'] > 0  # type: ignore[index]
+    incoming = messages.image_message(image[..., ::-1].copy(), 0)
+    incoming.encoding = 'bgr8'
+    np.testing.assert_array_equal(messages.naive_decode(incoming), image)
+    np.testing.assert_array_equal(
+        np.frombuffer(messages.naive_image(depth_m).data, np.float32), depth_m.ravel())
+
+
+def test_multiply_adds_are_counted(tmp_path: Path) -> None:
+    spec = tiny_spec()
+    graph = tiny_graph()
+    node = helper.make_node
+    weights = {'kernel': np.zeros((8, 3, 3, 3), np.float32), 'wide': np.zeros((8, 5), np.float32)}
+    graph.node.extend([
+        node('Cast', ['image'], ['count_float'], to=TensorProto.FLOAT),
+        node('Transpose', ['count_float'], ['count_chw'], perm=[0, 3, 1, 2]),
+        node('Conv', ['count_chw', 'kernel'], ['count_conv'], pads=[1, 1, 1, 1]),
+        node('GlobalAveragePool', ['count_conv'], ['count_mean']),
+        node('Flatten', ['count_mean'], ['count_flat']),
+        node('Gemm', ['count_flat', 'wide'], ['count_gemm'])])
+    graph.initializer.extend(numpy_helper.from_array(value, name)
+                             for name, value in weights.items())
+    graph.output.append(helper.make_tensor_value_info('count_gemm', TensorProto.FLOAT, [1, 5]))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    path = tmp_path / 'count.onnx'
+    onnx.save(model, path)
+    plain = tmp_path / 'plain.onnx'
+    write_tiny_model(plain)
+    added = 2e-9 * (96 * 128 * 8 * 3 * 9 + 8 * 5)  # of a convolution and a product
+    assert gflop.count_gflop(path, spec, (96, 128)) - gflop.count_gflop(
+        plain, spec, (96, 128)) == pytest.approx(added, abs=2e-4)
+
+
+def test_runtimes_say_what_they_did(model: Path) -> None:
+    found = runtimes.runtimes(str(model), (128, 96), 1, 0.0, ('fp32', 'fp16'))
+    rows = found['rows']
+    assert rows['ort/fp32']['ms'] > 0  # type: ignore[index]
+    assert str(rows['ort/fp16']).startswith('not run: ')  # type: ignore[index]
+    cameras = runtimes.growth_with_cameras(str(model), 'ort', 1, np.zeros((96, 128, 3), np.uint8),
+                                           (1, 2), 0.0)
+    assert set(cameras['cameras']) == {'1', '2'}  # type: ignore[call-overload]
+    assert 'not run' in runtimes.growth_with_sources(str(model), (128, 96), 1, 0.0)
+
+
+def test_growth_with_sources(tmp_path: Path) -> None:
+    path = tmp_path / 'posed.onnx'
+    from tiny_model import save_model, tiny_posed_graph
+    save_model(path, tiny_posed_graph(), tiny_spec(**POSED))
+    found = runtimes.growth_with_sources(str(path), (128, 96), 1, 0.0)
+    assert set(found['ms']) == {'0', '1', '2'}  # type: ignore[index]
+
+
+def test_the_meter_sees_this_process() -> None:
+    meter = ProcessMeter(os.getpid())
+    assert gemm_gflops(0.05) > 0.1
+    assert meter.cpu_percent() > 5
+    assert meter.rss_mib() > 20
+
+
+def test_a_short_run_has_every_figure(model: Path, tmp_path: Path,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('AMENT_PREFIX_PATH', 'FASTDDS_DEFAULT_PROFILES_FILE', 'ROS_DOMAIN_ID',
+                 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'PYTHONPATH', 'PYTHONUNBUFFERED'):
+        monkeypatch.setenv(name, os.environ.get(name, ''))  # the command sets them: undo that
+    monkeypatch.setattr(stages, 'pipeline_times', lambda *_: {'inference': 1.0})
+    monkeypatch.setattr(command, 'street_views',
+                        lambda: [np.full((48, 64, 3), 90, np.uint8)] * 2)
+    plan = Plan(str(model), 'ort', 1, is_quick=True, sizes=((64, 48), (128, 96)),
+                main_size=(128, 96), work_s=0.0, backend_s=0.0, frames=4, frames_s=0.5,
+                rates_hz=(20.0,), stream_s=0.3, search_s=0.3, search_steps=1, least_images=4,
+                load_s=0.3, idle_s=0.3, cameras=(1,), precisions=('fp32',),
+                all_sizes_streamed=False)
+    found = command.bench(plan, tmp_path)
+    assert set(found['node_overhead_ms']) == {'64x48', '128x96'}
+    assert all(0 < row['p50'] <= row['p95'] for row in found['node_overhead_ms'].values())
+    assert found['idle_cpu_percent'] < 60
+    main = found['end_to_end']['model']['sizes']['128x96']
+    if main['highest_hz'] is None:  # of a machine that is too busy to keep up with any
+        assert found['overload_latency_ratio'] is None
+    else:
+        assert found['overload_latency_ratio'] > 0
+    (stages_of,) = found['stages'].values()
+    assert set(stages_of) == {'ort', 'null'}
+    assert {'take', 'preprocess', 'inference', 'postprocess', 'publish'} <= set(
+        stages_of['ort']['128x96'])
+    assert stages_of['ort']['128x96']['take'] > 0
+    fixed = found['end_to_end']['null']['sizes']['128x96']['fixed_hz']['20']
+    assert fixed['received'] > 0
+    assert {'versions', 'device', 'commit', 'config'} <= set(found)
+    assert {'GPU', 'growth with earlier frames'} <= set(found['not_run'])
+    text = markdown(found)
+    assert '| 128x96 | fixed 20 Hz |' in text
+    assert '| GPU | not run' in text
+
+
+def test_tables_hold_any_text() -> None:
+    assert table(['a'], [['x|y\nz'], [None]]).splitlines()[2:] == ['| x\\|y z |', '| - |']
