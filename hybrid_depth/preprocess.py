@@ -70,7 +70,7 @@ def to_network(image_rgb: np.ndarray, view: NetworkView) -> np.ndarray:
 
 def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """
-    Resize (H, W, 3) uint8 as the network is shown its images, in training as on the robot.
+    Resize (H, W, 3) uint8 as the network is shown its images on the robot.
 
     Halves by areas as often as that leaves no less than is asked for, then interpolates: areas
     all the way would take a pass in floats over the whole image. The image's borders map to the

@@ -150,7 +150,7 @@ def test_a_fast_camera_does_not_starve_a_slow_one(rig: Rig) -> None:
     assert left.drops == {}
     assert left.received == left.processed == answered
     assert front.drops.get('replaced', 0) > 0
-    assert front.processed >= answered
+    assert front.processed >= answered - 1  # they take turns; the slow one may have the last
     stamps = [message.header.stamp.sec for message in rig.received['left/depth/image']]
     assert stamps == [1, 2, 3, 4, 5]
 

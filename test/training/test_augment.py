@@ -29,12 +29,21 @@ def sample(is_sparse: bool = False) -> DepthSample:
     return DepthSample('plane', image, CAMERA, depth, is_sparse)
 
 
+def assert_same_picture(found, expected):
+    """Fail unless places and colours agree; the robot shrinks faster and less smoothly."""
+    difference = cv2.blur(found.astype(np.float32) - expected, (5, 5))
+    assert np.abs(difference).mean() < 2
+    shifted = cv2.blur(np.roll(found, 2, axis=1).astype(np.float32) - expected, (5, 5))
+    assert np.abs(shifted).mean() > 2 * np.abs(difference).mean()
+
+
 @pytest.mark.parametrize('size', [(96, 320), (64, 224), (128, 192)])
 def test_without_augmentation_it_is_the_robots_view(size):
-    view = make_view(sample(), size, NO_AUGMENT, np.random.default_rng(0))
+    smooth = replace(sample(), image_rgb=cv2.GaussianBlur(sample().image_rgb, (0, 0), 3))
+    view = make_view(smooth, size, NO_AUGMENT, np.random.default_rng(0))
     expected = network_view(CAMERA, size)
     np.testing.assert_allclose(view.K, expected.K[0], rtol=1e-6)
-    np.testing.assert_array_equal(view.image, to_network(sample().image_rgb, expected)[0])
+    assert_same_picture(view.image, to_network(smooth.image_rgb, expected)[0])
 
 
 @pytest.mark.parametrize('is_sparse', [False, True])
@@ -143,7 +152,7 @@ def test_sources_are_recoloured_as_the_image_and_the_plain_ones_are_not():
     for seed in range(6):
         view = make_view(sample(), (96, 320), only_colour, np.random.default_rng(seed), [sample()])
         np.testing.assert_array_equal(view.image_plain, view.source_plain[0])
-        np.testing.assert_array_equal(
+        assert_same_picture(
             view.image_plain, to_network(sample().image_rgb, network_view(CAMERA, (96, 320)))[0])
         # the noise of two pictures differs, their colours do not
         assert np.abs(view.image.astype(int) - view.source_image[0]).mean() < 12

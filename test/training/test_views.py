@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch', reason='the training extra is not installed')
+from batches import assert_same  # noqa: E402
+
 from hybrid_depth.camera import CameraModel  # noqa: E402
 from hybrid_depth.errors import ConfigError  # noqa: E402
 from hybrid_depth_training import views  # noqa: E402
@@ -137,6 +139,7 @@ def test_a_batch_has_the_promised_shapes(tiny_config, drive_of_twenty):
     config = tiny_config(neighbours=NeighbourConfig(count=3, baseline=(0.05, 0.6)), batch=4,
                          sources=[SourceConfig('drive', 'x', 'plane')])
     batch = DataMix(config).batch(0)
+    assert batch.pop('caption') == [''] * len(batch['image'])
     shapes = {key: (tuple(value.shape), value.dtype) for key, value in batch.items()}
     f32, u8 = torch.float32, torch.uint8
     assert shapes == {
@@ -158,7 +161,7 @@ def test_batches_depend_on_seed_and_step_only(tiny_config, drive_of_twenty):
     config = tiny_config(neighbours=NeighbourConfig(offsets=[-1, 1]))
     first, second = DataMix(config), DataMix(config)
     second.batch(0)
-    torch.testing.assert_close(first.batch(5), second.batch(5), equal_nan=True)
+    assert_same(first.batch(5), second.batch(5))
     assert not torch.equal(first.batch(5)['image'], first.batch(6)['image'])
     other = DataMix(tiny_config(neighbours=NeighbourConfig(offsets=[-1, 1]), seed=1))
     assert not torch.equal(first.batch(5)['image'], other.batch(5)['image'])
@@ -166,7 +169,7 @@ def test_batches_depend_on_seed_and_step_only(tiny_config, drive_of_twenty):
 
 def test_overfit_sees_the_first_batch_unchanged(tiny_config, drive_of_twenty):
     mix = DataMix(tiny_config(), overfit=True)
-    torch.testing.assert_close(mix.batch(0), mix.batch(7), equal_nan=True)
+    assert_same(mix.batch(0), mix.batch(7))
     assert torch.equal(mix.batch(0)['image'], mix.batch(0)['image_plain'])
 
 
