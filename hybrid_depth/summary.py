@@ -50,11 +50,11 @@ def latency_percentiles(latencies_ms: Sequence[float]) -> dict[str, float | None
             for percent, value in zip((50, 95, 99), values, strict=True)}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that the figures depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions that the figures depend on, of the packages ``more`` as well."""
     result = {'python': platform.python_version(), 'platform': platform.platform(),
               'ros_distro': os.environ.get('ROS_DISTRO', '')}
-    for name in _VERSIONED:
+    for name in (*_VERSIONED, *more):
         try:
             result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

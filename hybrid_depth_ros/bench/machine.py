@@ -3,7 +3,6 @@
 """What the figures were taken on: processor, versions, commit, and what a process uses."""
 from __future__ import annotations
 
-from importlib import metadata
 import os
 from pathlib import Path
 import subprocess
@@ -21,13 +20,7 @@ _GEMM = 1024  # rows and columns: large enough for the peak, small enough for th
 
 def all_versions() -> dict[str, str]:
     """Return the versions that the figures depend on, also of what is absent."""
-    result = versions()
-    for name in _VERSIONED:
-        try:
-            result[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            result[name] = 'not installed'
-    return result
+    return versions(*_VERSIONED)
 
 
 def device() -> dict[str, object]:
