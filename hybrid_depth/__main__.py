@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Command line without ROS: ``python -m hybrid_depth --help`` lists the commands."""
 from __future__ import annotations
 
@@ -46,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
                                      description='Metric depth from one camera, without ROS.')
     commands = parser.add_subparsers(required=True)
     infer = commands.add_parser('infer', help='depth and sigma for every frame of a drive')
-    infer.add_argument('drive', help="KITTI raw drive, folder with images/ and K.txt, rosbag2 or "
+    infer.add_argument('drive', help='KITTI raw drive, folder with images/ and K.txt, rosbag2 or '
                                      "MCAP recording, or 'synthetic'")
     infer.add_argument('--out', type=Path, required=True, help='folder to write')
     infer.add_argument('--model', default=_DEFAULTS.model, help='shipped name or .onnx file')
@@ -57,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
                        help='metres; what is farther is +Inf')
     infer.add_argument('--resolution', choices=RESOLUTIONS, default=_DEFAULTS.resolution,
                        help="pixels of the output: the image's, or the model's own")
+    infer.add_argument('--scene-prompt', default=_DEFAULTS.scene_prompt,
+                       help='words about the scene, for a model that takes them; default: none')
     infer.set_defaults(run=_infer)
     doctor = commands.add_parser('doctor', help='what is installed, missing, and what mends it')
     doctor.add_argument('--json', action='store_true', help='print JSON')
@@ -88,7 +101,7 @@ def _infer(options: argparse.Namespace) -> int:
         raise ConfigError(f'--limit is {options.limit}; expected 0 or more')
     config = PipelineConfig(model=options.model, backend=options.backend,
                             cpu_threads=options.threads, max_depth_m=options.max_depth,
-                            resolution=options.resolution)
+                            resolution=options.resolution, scene_prompt=options.scene_prompt)
 
     def show(done: int, total: int) -> None:
         if sys.stderr.isatty() or done == total:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """A point cloud seen from above: the camera at the bottom, forward up."""
 from __future__ import annotations
 
@@ -61,12 +72,11 @@ def birds_eye(points: np.ndarray, colours: np.ndarray | None, size: tuple[int, i
     """
     Draw ``points`` from above into a picture of ``size`` (width, height); uint8 RGB.
 
-    Args:
+    What it takes:
         points: (N, 3) or (h, w, 3) metres in the optical frame, NaN = none
         colours: uint8 RGB of the same leading shape; None = by height
         size: width and height, pixels
         range_m: how far forward the view reaches
-
     """
     width, height = size
     picture = np.empty((height, width, 3), np.uint8)

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 The contract of a model file: what goes in, what comes out, in which units.
 
@@ -108,7 +119,7 @@ class ModelSpec:
         """Return name -> (dtype, shape) of the graph's inputs for a network of ``size`` (H, W)."""
         height, width = size
         tensors: dict[str, TensorType] = {'image': ('uint8', (1, height, width, 3)),
-                                      'K': ('float32', (1, 3, 3))}
+                                          'K': ('float32', (1, 3, 3))}
         if self.kind == 'posed':
             features = (1, self.sources, self.feature_channels, *self.feature_size(size))
             tensors |= {'source_features': ('float32', features),

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 What the kernel and the GPU driver say of this machine and this process.
 
@@ -35,6 +46,22 @@ class Heat:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a process has had of the machine since it was started, in seconds."""
+
+    wall_s: float | None
+    cpu_s: float | None  # of all its threads
+    waited_s: float | None  # its first thread could have run, and others had all the CPUs
+
+    def text(self) -> str:
+        """Return all three in one line."""
+        took, cpu, waited = ('unknown' if value is None else f'{value:.2f} s'
+                             for value in (self.wall_s, self.cpu_s, self.waited_s))
+        return f'{took} since the process was started, with {cpu} of CPU time; waited {waited} ' \
+               'for a CPU'
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One NVIDIA GPU."""
 
@@ -56,6 +83,21 @@ def available_mib(root: Path = ROOT) -> float | None:
         if line.startswith('MemAvailable:'):
             return int(line.split()[1]) / 1024
     return None
+
+
+def spent(root: Path = ROOT) -> Spent:
+    """Return what this process has had so far; the kernel counts ticks, of 10 ms mostly."""
+    # the name of the program, which may hold anything, ends with the last bracket
+    fields = _read(root / 'proc/self/stat').rpartition(')')[2].split()
+    uptime = _read(root / 'proc/uptime').split()
+    queue = _read(root / 'proc/self/schedstat').split()  # absent where the kernel keeps none
+    tick_s = 1 / os.sysconf('SC_CLK_TCK')
+    wall_s = cpu_s = None
+    if len(fields) > 19:  # fields 14, 15 and 22 of proc(5), which counts from 1
+        cpu_s = (int(fields[11]) + int(fields[12])) * tick_s
+        if uptime:
+            wall_s = float(uptime[0]) - int(fields[19]) * tick_s
+    return Spent(wall_s, cpu_s, int(queue[1]) * 1e-9 if len(queue) > 1 else None)
 
 
 def hottest(root: Path = ROOT) -> Heat | None:

@@ -1,9 +1,20 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The only stateful object of the core: frames go in, depth results come out."""
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 import logging
 import time
 from typing import Any
@@ -14,7 +25,7 @@ from hybrid_depth.camera import CameraModel
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.contract import ModelSpec
 from hybrid_depth.engine import Engine
-from hybrid_depth.errors import BadFrame
+from hybrid_depth.errors import BackendUnavailable, BadFrame
 from hybrid_depth.evidence import evidence_map, on_output
 from hybrid_depth.keyframes import is_rigid, Keyframes, Source
 from hybrid_depth.matching import gravity, small_map, small_rays, source_inputs, thumbnail
@@ -63,7 +74,7 @@ class DepthPipeline:
         self._size = self._spec.network_size(*_EXPECTED_SHAPE)
         self._serving = self._engine.acquire(self._size)
         self._backend = self._serving.current()
-        self._is_open = True
+        self._is_open = self._is_loaded = True
         self._stride = self._spec.feature_stride or _SCALE_STRIDE
         self._view: NetworkView | None = None
         self._rays = np.empty((0, 0, 2), np.float32)  # of the view, every stride-th pixel
@@ -77,12 +88,12 @@ class DepthPipeline:
 
     @property
     def spec(self) -> ModelSpec:
-        """The contract of the model in use."""
+        """Return the contract of the model in use."""
         return self._spec
 
     @property
     def config(self) -> PipelineConfig:
-        """The settings that the next frame is run with."""
+        """Return the settings that the next frame is run with."""
         return self._config
 
     @property
@@ -113,13 +124,23 @@ class DepthPipeline:
         """Return a pipeline that shares this one's engine and settings, and nothing else."""
         return DepthPipeline(self._config, self._engine)
 
-    def warm_up(self, camera: CameraModel) -> None:
-        """Load the model and compute the tables for ``camera``: the first frame is not late."""
+    def warm_up(self, camera: CameraModel,
+                is_hurried: Callable[[], bool] = lambda: False) -> None:
+        """
+        Load the model and compute the tables for ``camera``: the first frame is not late.
+
+        ``is_hurried`` is asked between the steps. Where a frame waits already, the rest would
+        only make it later, and is left to the frame itself.
+        """
         view = self._view_of(camera)
         self._take_over()
+        if is_hurried():
+            return
         image = to_network(np.zeros((camera.height, camera.width, 3), np.uint8), view)
         inputs = {'image': image, 'K': view.K, **self._text}
         outputs = self._backend.infer(inputs | source_inputs(self._spec, []))
+        if is_hurried():
+            return
         depth = np.full(image.shape[1:3], self._spec.min_depth_m, np.float32)
         if self._spec.kind == 'posed':
             motion = np.eye(4)
@@ -197,13 +218,24 @@ class DepthPipeline:
 
     def close(self) -> None:
         """Release the memory that no other pipeline uses. Calling twice is harmless."""
+        self.free()
+        self._is_open = False
+
+    def free(self) -> None:
+        """Do the same until the next frame, which opens the model again."""
         self._keyframes.reset()
-        if self._is_open:
-            self._is_open = False
+        if self._is_loaded:
+            self._is_loaded = False
             self._engine.release(self._size)
 
     def _view_of(self, camera: CameraModel) -> NetworkView:
         """Return how ``camera`` is shown to the model, which is loaded anew for another size."""
+        if not self._is_open:
+            raise BackendUnavailable('this pipeline was closed; make a new one')
+        if not self._is_loaded:
+            self._serving = self._engine.acquire(self._size)
+            self._backend = self._serving.current()
+            self._is_loaded = True
         if self._view is not None and self._view.camera == camera:
             return self._view
         # nothing learned through another camera holds for this one

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Sentences about the scene for models of kind 'clip_prior', as the features that the graph takes.
 
@@ -15,6 +26,7 @@ import functools
 import json
 import os
 from pathlib import Path
+import shlex
 import tokenize
 import zipfile
 import zlib
@@ -60,15 +72,19 @@ class PromptTable:
                                 f'{self.features.dtype} {self.features.shape}; expected finite '
                                 'float32, one row for each')
 
-    def find(self, prompt: str) -> np.ndarray:
-        """Return the features of ``prompt``, (1, text_dim). Raises ConfigError with the list."""
+    def find(self, prompt: str, folder: str = 'FOLDER') -> np.ndarray:
+        """
+        Return the features of ``prompt``, (1, text_dim).
+
+        Raises ConfigError with the list, and the command that adds to the table in ``folder``.
+        """
         prompt = prompt or self.neutral
         if prompt not in self.prompts:
             raise ConfigError(
                 f'scene_prompt is {prompt!r}, which this model has no features of; expected one '
                 f"of: '' (nothing is said), {', '.join(map(repr, self.prompts))}. Where "
                 'open_clip is installed, add it with: python -m hybrid_depth_training embed '
-                f'--model FOLDER --prompts {json.dumps([prompt])!r}')
+                f'--model {shlex.quote(folder)} --prompts {shlex.quote(json.dumps([prompt]))}')
         row = self.prompts.index(prompt)
         return self.features[row:row + 1]
 
@@ -97,7 +113,7 @@ def text_inputs(model: Path, spec: ModelSpec, prompt: str) -> dict[str, np.ndarr
     if table.features.shape[1] != spec.text_dim:
         raise ContractError(f'{path} has features of length {table.features.shape[1]}, the model '
                             f'{spec.name} takes {spec.text_dim}; export the model again')
-    return {'text': table.find(prompt)}
+    return {'text': table.find(prompt, str(model.parent))}
 
 
 def check_prompt(model: str, prompt: str) -> None:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The lifecycle node ``hybrid_depth``: parameters, transitions, diagnostics, and its process."""
 from __future__ import annotations
 
@@ -24,11 +35,11 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
+from hybrid_depth import machine
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import HybridDepthError
 from hybrid_depth.pipeline import DepthPipeline
-from hybrid_depth_ros.build_only import build_only
 from hybrid_depth_ros.camera_inputs import input_topic
 from hybrid_depth_ros.diagnostics import diagnostic_status, FrameStats, Health, RclpyLogHandler
 from hybrid_depth_ros.findings import Findings
@@ -39,6 +50,7 @@ from hybrid_depth_ros.session import open_resources, Resources, Session
 
 Transition = Callable[['DepthNode', LifecycleState], None]
 _TICK_S = 1.0
+_SAME_REQUEST_S = 1.0  # signals so close together ask once to end
 _LOGGERS = ('hybrid_depth', 'hybrid_depth_ros')
 _LIVE_PIPELINE = functools.partial(DepthPipeline, is_live=True)  # a robot does not wait
 
@@ -84,6 +96,7 @@ class DepthNode(LifecycleNode):
         self.failure = ''  # of the last transition, '' = none
         self._is_enabled = True  # by ~/enable; of the node, so no transition changes it
         self._started_s = time.monotonic()
+        self._start: machine.Spent | None = None  # until the node was active for the first time
         self._log_handler = RclpyLogHandler(self.get_logger())
         for name in _LOGGERS:
             logger = logging.getLogger(name)
@@ -106,7 +119,7 @@ class DepthNode(LifecycleNode):
 
     @property
     def settings_by_camera(self) -> dict[str, Settings]:
-        """The current settings of every camera; '' = the only one."""
+        """Return the current settings of every camera; '' = the only one."""
         return {name: self._table.settings_of(name) for name in self._table.cameras}
 
     def fail(self, message: str, trace: str = '') -> None:
@@ -147,6 +160,9 @@ class DepthNode(LifecycleNode):
         if self._resources is None:
             raise RuntimeError('activated without being configured')
         super().on_activate(state)
+        if self._start is None:
+            self._start = machine.spent()
+            self.get_logger().info(f'start: {self._start.text()}')
         if not self._is_enabled:
             self.get_logger().info('active, but disabled by ~/enable')
             return
@@ -156,8 +172,10 @@ class DepthNode(LifecycleNode):
 
     @_transition
     def on_deactivate(self, state: LifecycleState) -> None:
-        """Stop listening and computing; the model stays loaded."""
+        """Stop listening and computing, and give back the model's memory until it goes on."""
         self._stop()
+        if self._resources is not None:
+            self._resources.free()
         super().on_deactivate(state)
 
     @_transition
@@ -221,7 +239,8 @@ class DepthNode(LifecycleNode):
                           for name in self._table.cameras]
         message.status.append(process_status(f'{self.get_fully_qualified_name()}: process',
                                              socket.gethostname(),
-                                             time.monotonic() - self._started_s))
+                                             time.monotonic() - self._started_s,
+                                             self._start))
         self._diagnostics.publish(message)
 
     def _image_name(self, camera: str) -> str:
@@ -260,7 +279,10 @@ class DepthNode(LifecycleNode):
 
 def _call_on_signal(callback: Callable[[], None]) -> socket.socket:
     """
-    Call ``callback`` from a thread on SIGINT or SIGTERM; a second one ends the process at once.
+    Call ``callback`` from a thread on SIGINT or SIGTERM; a later second one ends at once.
+
+    What comes within a second of the first is the same request: Docker, systemd and a terminal
+    tell the whole group of processes, and launch and ros2 run, who belong to it, pass it on.
 
     A Python handler cannot end the executor's wait in C, and a signal mask does not hold for the
     threads that libraries have started; the wake-up descriptor is written in either case. Keep the
@@ -273,11 +295,13 @@ def _call_on_signal(callback: Callable[[], None]) -> socket.socket:
         signal.signal(number, lambda *_: None)
 
     def wait() -> None:
-        if told.recv(1):
-            callback()
-        again = told.recv(1)
-        if again:
-            os._exit(128 + again[0])
+        if not told.recv(1):
+            return
+        first_s = time.monotonic()
+        callback()
+        while again := told.recv(1):
+            if time.monotonic() - first_s > _SAME_REQUEST_S:
+                os._exit(128 + again[0])
 
     threading.Thread(target=wait, daemon=True).start()
     return teller
@@ -307,6 +331,7 @@ def main(args: list[str] | None = None) -> int:
     status = 0
     try:
         if node.get_parameter('build_only').value:
+            from hybrid_depth_ros.build_only import build_only  # not for a robot that starts
             status = build_only(node, node.settings_by_camera,
                                 lambda seconds: executor.spin_once(timeout_sec=seconds),
                                 lambda: is_stopping.is_set() or not rclpy.ok())
@@ -326,6 +351,9 @@ def main(args: list[str] | None = None) -> int:
         rclpy.try_shutdown()
         signal.set_wakeup_fd(-1)
         signals.close()
+        # the interpreter, as it ends, gives signals with a handler back to what kills
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return status
 
 

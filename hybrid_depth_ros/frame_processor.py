@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """From an image message to published depth: everything that the inference thread does."""
 from __future__ import annotations
 
@@ -37,8 +48,8 @@ class Pipeline(Protocol):
     def run(self, frame: Frame, extras: Collection[str]) -> DepthResult:
         """Return the depth of ``frame``, and those of types.EXTRAS that are asked for."""
 
-    def warm_up(self, camera: CameraModel) -> None:
-        """Get ready for frames of ``camera``."""
+    def warm_up(self, camera: CameraModel, is_hurried: Callable[[], bool]) -> None:
+        """Get ready for frames of ``camera``, as far as a frame has not come meanwhile."""
 
     def configure(self, config: PipelineConfig) -> None:
         """Use ``config`` from the next frame on."""
@@ -72,8 +83,9 @@ class FrameProcessor:
         self._apply(settings)
         if isinstance(job, CameraModel):
             start = time.monotonic()
-            self.pipeline.warm_up(job)
-            job.rays()  # of a distorted camera they take a second; kept from here on
+            self.pipeline.warm_up(job, self.stats.is_image_waiting)
+            if not self.stats.is_image_waiting():
+                job.rays()  # of a distorted camera they take a second; kept from here on
             _LOG.info('ready for %dx%d after %.2f s', job.width, job.height,
                       time.monotonic() - start)
         else:
@@ -139,7 +151,7 @@ class FrameProcessor:
             return image.header
         frame_id = self.settings()['camera_frame']
         if not frame_id:
-            raise BadFrame('no_frame_id', "the image has an empty frame_id, so nobody could place "
+            raise BadFrame('no_frame_id', 'the image has an empty frame_id, so nobody could place '
                            "its depth; set it in the camera driver, or parameter 'camera_frame'")
         return Header(stamp=image.header.stamp, frame_id=frame_id)
 

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Play a recorded drive as a camera and an odometry source, at its recorded rate.
 
@@ -13,9 +24,10 @@ the pose jumps back.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 import json
+import math
 import os
 from pathlib import Path
 import queue
@@ -37,7 +49,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 
-from hybrid_depth.drives import open_drive
+from hybrid_depth.drives import Drive, open_drive
 from hybrid_depth.errors import DriveError, HybridDepthError
 from hybrid_depth_ros.drive_messages import (
     base_poses,
@@ -52,6 +64,7 @@ from hybrid_depth_ros.drive_messages import (
 )
 
 READ_AHEAD_BYTES = 2 * 1024**3
+TELL_AFTER_S = 3.0  # of waiting for listeners, which needs no word where all just starts
 
 
 @dataclass(frozen=True)
@@ -68,42 +81,59 @@ class PlannedFrame:
 
 def planned_frames(drive, limit: int, is_looping: bool, rate: float) -> Iterator[PlannedFrame]:
     """
-    Read the drive frame by frame and turn it into messages.
+    Return the frames of all laps, at most ``limit`` where that is not 0.
 
-    Raises DriveError where the recorded stamps do not increase.
+    Where a lap fits into READ_AHEAD_BYTES it is read once only: what renders or decodes more
+    slowly than it plays would fall behind, lap by lap. Raises DriveError where the recorded stamps
+    do not increase.
     """
-    offset_ns = 0
-    interval_ns = 10**8
-    count = 0
+    lap: Iterable[PlannedFrame] = _lap_frames(drive, rate)
+    start_ns, offset_ns, interval_ns, count = 0, 0, 10**8, 0
     while True:
-        previous_stamp = None
-        previous_pose = None
-        first_pose = None
-        for index in range(len(drive)):
-            frame = drive.frame(index)
-            if previous_stamp is not None:
-                interval_ns = round((frame.stamp_ns - previous_stamp) / rate)
-                if interval_ns <= 0:
-                    raise DriveError(f'{drive.name}: the stamp of frame {frame.name} is not later '
-                                     'than that of the frame before; mend its stamps')
-            offset_ns += interval_ns if count else 0
-            if first_pose is None:
-                first_pose = frame.world_T_camera
-            pose = base_poses([first_pose, frame.world_T_camera])[1]
-            odometry = None
-            if pose is not None:
-                twist = np.zeros(6)
-                if previous_pose is not None:
-                    twist = body_twist(previous_pose, pose, interval_ns * 1e-9)
-                odometry = odometry_message(pose, twist, 0)
-            yield PlannedFrame(index, frame.name, offset_ns, image_message(frame.image_rgb, 0),
-                               camera_info_message(frame.camera, 0), odometry)
-            previous_stamp, previous_pose = frame.stamp_ns, pose
+        kept: list[PlannedFrame] = []
+        for frame in lap:
+            if frame.offset_ns:
+                interval_ns = start_ns + frame.offset_ns - offset_ns
+            offset_ns = start_ns + frame.offset_ns
+            yield replace(frame, offset_ns=offset_ns)
             count += 1
             if limit and count >= limit:
                 return
+            if is_looping and len(drive) * len(frame.image.data) <= READ_AHEAD_BYTES:
+                kept.append(frame)
         if not is_looping:
             return
+        start_ns = offset_ns + interval_ns
+        lap = kept or _lap_frames(drive, rate)
+
+
+def _lap_frames(drive, rate: float) -> Iterator[PlannedFrame]:
+    """Read the drive frame by frame and turn it into messages."""
+    offset_ns = 0
+    previous_stamp = None
+    previous_pose = None
+    first_pose = None
+    for index in range(len(drive)):
+        frame = drive.frame(index)
+        interval_ns = 0
+        if previous_stamp is not None:
+            interval_ns = round((frame.stamp_ns - previous_stamp) / rate)
+            if interval_ns <= 0:
+                raise DriveError(f'{drive.name}: the stamp of frame {frame.name} is not later '
+                                 'than that of the frame before; mend its stamps')
+        offset_ns += interval_ns
+        if first_pose is None:
+            first_pose = frame.world_T_camera
+        pose = base_poses([first_pose, frame.world_T_camera])[1]
+        odometry = None
+        if pose is not None:
+            twist = np.zeros(6)
+            if previous_pose is not None:
+                twist = body_twist(previous_pose, pose, interval_ns * 1e-9)
+            odometry = odometry_message(pose, twist, 0)
+        yield PlannedFrame(index, frame.name, offset_ns, image_message(frame.image_rgb, 0),
+                           camera_info_message(frame.camera, 0), odometry)
+        previous_stamp, previous_pose = frame.stamp_ns, pose
 
 
 class ReadAhead:
@@ -177,7 +207,8 @@ class DrivePlayer(Node):
     def missing_listeners(self, info_listeners: int) -> str:
         """Return what is not connected yet, empty when all is."""
         if self.image.get_subscription_count() < 1:
-            return f'nobody subscribes to {self.image.topic_name}'
+            return (f'nobody subscribes to {self.image.topic_name}; the depth node does once '
+                    'somebody subscribes to one of its outputs (RViz, ros2 topic hz)')
         found = self.camera_info.get_subscription_count()
         if found < info_listeners:
             return f'{self.camera_info.topic_name} has {found} of {info_listeners} subscribers'
@@ -198,6 +229,7 @@ def wait_for_listeners(player: DrivePlayer, frame: PlannedFrame, arguments: argp
         client = player.create_client(GetState, f'{arguments.wait_active}/get_state')
     missing = 'nothing was checked'
     complete_s = None  # since when nothing is missing
+    tell_s = time.monotonic() + TELL_AFTER_S
     while not stop.wait(0.1) and time.monotonic() < deadline:
         frame.camera_info.header.stamp = player.get_clock().now().to_msg()
         player.camera_info.publish(frame.camera_info)
@@ -207,6 +239,9 @@ def wait_for_listeners(player: DrivePlayer, frame: PlannedFrame, arguments: argp
         missing = missing or player.missing_listeners(arguments.wait_listeners)
         if missing:
             complete_s = None
+            if time.monotonic() >= tell_s:
+                tell_s = math.inf
+                player.get_logger().warning(f'waiting: {missing}')
             continue
         complete_s = complete_s or time.monotonic()
         if time.monotonic() - complete_s >= arguments.settle:
@@ -273,11 +308,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def run(player: DrivePlayer, arguments: argparse.Namespace, stop: threading.Event) -> int:
+def run(player: DrivePlayer, drive: Drive, arguments: argparse.Namespace,
+        stop: threading.Event) -> int:
     """Read, wait, play, report. Returns the exit status."""
-    drive = open_drive(arguments.drive)
     first = next(planned_frames(drive, 1, False, arguments.rate))
-    depth = max(2, READ_AHEAD_BYTES // len(first.image.data))
+    depth = max(2, min(len(drive), READ_AHEAD_BYTES // len(first.image.data)))
     ahead = ReadAhead(
         planned_frames(drive, arguments.limit, arguments.loop, arguments.rate), depth)
     player.get_logger().info(f'reading {drive.name}: {len(drive)} frames')
@@ -305,16 +340,19 @@ def main(argv: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    player = DrivePlayer()
     try:
-        return run(player, arguments, stop)
+        # before ROS is there: Fast DDS can crash where a process ends while it still discovers
+        drive = open_drive(arguments.drive)
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        player = DrivePlayer()
+        try:
+            return run(player, drive, arguments, stop)
+        finally:
+            player.destroy_node()
+            rclpy.try_shutdown()
     except HybridDepthError as error:
         print(f'player: {error}', file=sys.stderr)
         return 2
-    finally:
-        player.destroy_node()
-        rclpy.try_shutdown()
 
 
 if __name__ == '__main__':

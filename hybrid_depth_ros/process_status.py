@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """What the node says on /diagnostics about its process and the machine: memory, heat, GPUs."""
 from __future__ import annotations
 
@@ -8,11 +19,19 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from hybrid_depth import machine
 
 
-def process_status(name: str, hardware_id: str, uptime_s: float) -> DiagnosticStatus:
-    """Build the status of the process; WARN where heat makes the kernel slow the machine down."""
+def process_status(name: str, hardware_id: str, uptime_s: float,
+                   start: machine.Spent | None) -> DiagnosticStatus:
+    """
+    Build the status of the process; WARN where heat makes the kernel slow the machine down.
+
+    ``start`` is what the process had spent when it was active for the first time.
+    """
     heat = machine.hottest()
     values = {
         'uptime_s': f'{uptime_s:.0f}',
+        'start.active_s': _number(start.wall_s if start else None, 2),
+        'start.cpu_s': _number(start.cpu_s if start else None, 2),
+        'start.waited_s': _number(start.waited_s if start else None, 2),
         'memory.resident_mib': _number(machine.resident_mib()),
         'memory.available_mib': _number(machine.available_mib()),
         'temperature.zone': heat.zone if heat else 'none',
@@ -35,5 +54,5 @@ def process_status(name: str, hardware_id: str, uptime_s: float) -> DiagnosticSt
                                     for key, value in values.items()])
 
 
-def _number(value: float | None) -> str:
-    return 'unknown' if value is None else f'{value:.1f}'
+def _number(value: float | None, digits: int = 1) -> str:
+    return 'unknown' if value is None else f'{value:.{digits}f}'

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Command line: ``python -m hybrid_depth_training train | evaluate | export | describe ...``."""
 from __future__ import annotations
 
@@ -7,17 +18,38 @@ import json
 import logging
 from pathlib import Path
 import sys
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from hybrid_depth.errors import ConfigError, HybridDepthError
 from hybrid_depth_training.config import TrainConfig
+from hybrid_depth_training.overrides import put_deep, take_deep
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status (2 = the user's input was at fault)."""
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', stream=sys.stderr,
                         datefmt='%H:%M:%S')
+    try:
+        rest, changes = take_deep(sys.argv[1:] if arguments is None else arguments)
+        parser = make_parser()
+        chosen = parser.parse_args(rest)
+        if changes:
+            if chosen.subcommand != 'train':
+                raise ConfigError(f'--run.options is for train, not for {chosen.subcommand}')
+            run = chosen.train.run
+            run.options = put_deep(run.options or {}, changes)
+        options = parser.instantiate(chosen)[chosen.subcommand]
+        COMMANDS[chosen.subcommand](options)
+    except HybridDepthError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_parser() -> ArgumentParser:
+    """Return the parser of all commands."""
     parser = ArgumentParser(prog='python -m hybrid_depth_training')
     commands = parser.add_subcommands()
     commands.add_subcommand('train', _train_parser(), help='train, or go on training, a model')
@@ -29,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
                             help='make the raw ground truth of the KITTI Eigen split')
     commands.add_subcommand('evaluate', _evaluate_parser(),
                             help='measure on a drive, or score a folder by a protocol')
+    commands.add_subcommand('score', _score_parser(),
+                            help='score a model on a data set by a protocol, with and without '
+                                 'words')
     commands.add_subcommand('ablate', _ablate_parser(),
                             help='train a grid of variants and compare them')
     commands.add_subcommand('clip_prior_ablation', _clip_prior_ablation_parser(),
@@ -39,14 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
                             help='measure everything that docs/accuracy.md shows')
     commands.add_subcommand('gpu_bench', _gpu_bench_parser(),
                             help='measure networks through torch on a GPU')
-    chosen = parser.parse_args(arguments)
-    options = parser.instantiate(chosen)[chosen.subcommand]
-    try:
-        COMMANDS[chosen.subcommand](options)
-    except HybridDepthError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return parser
 
 
 def _train_parser() -> ArgumentParser:
@@ -108,7 +136,7 @@ def _evaluate_parser() -> ArgumentParser:
                          help='score metric depth as it is. Without it, under every protocol, '
                               'each prediction is multiplied by median truth / median prediction')
     folders.add_argument('--crop', type=str | None, default=None,
-                         help="garg, eigen or none; default: the protocol's own")
+                         help="garg, garg_352, eigen or none; default: the protocol's own")
     folders.add_argument('--split', type=Path | None, default=None,
                          help='text file of the frames to score, such as the Eigen list')
     folders.add_argument('--pred_scale', type=float | None, default=None,
@@ -121,6 +149,33 @@ def _evaluate_parser() -> ArgumentParser:
                          help='picture of frames from the best to the worst')
     folders.add_argument('--images', type=Path | None, default=None,
                          help='folder of colour images for the montage')
+    return parser
+
+
+def _score_parser() -> ArgumentParser:
+    from hybrid_depth_training.protocols import PROTOCOLS
+    parser = ArgumentParser(description='Run an exported model on a data set and score it by a '
+                                        'published protocol, unscaled; print the rows as JSON.')
+    parser.add_argument('model', type=str, help='model folder, or a shipped name')
+    parser.add_argument('--dataset', type=str, required=True,
+                        help='nyu, sunrgbd, kitti_raw or another row of DATASETS')
+    parser.add_argument('--path', type=str, required=True, help='folder of the data')
+    parser.add_argument('--options', type=dict[str, Any], default={},
+                        help='further arguments of the data set, such as '
+                             '\'{"split_file": "list.txt"}\'')
+    parser.add_argument('--captions', type=Path | None, default=None,
+                        help="table of scene captions; default: the data set's own, if any")
+    parser.add_argument('--protocol', required=True, choices=list(PROTOCOLS))
+    parser.add_argument('--crop', type=str | None, default=None,
+                        help="another of the protocol's crops")
+    parser.add_argument('--prompt', type=str | None, default=None,
+                        help="say this everywhere; default: the scene's caption, nothing, and "
+                             'two wrong ones in turn')
+    parser.add_argument('--flip', type=bool, default=True,
+                        help='join the depth with that of the mirrored image, as published')
+    parser.add_argument('--hold_out', type=float, default=1.0, help='measure this last share')
+    parser.add_argument('--limit', type=int, default=0, help='frames at most; 0 = all')
+    parser.add_argument('--json', type=Path | None, default=None, help='file for the rows')
     return parser
 
 
@@ -258,6 +313,15 @@ FOLDER_OPTIONS = ('protocol', 'no_scaling', 'crop', 'split', 'pred_scale', 'gt_s
                   'montage', 'images')
 
 
+def _score(options: object) -> None:
+    from hybrid_depth_training.score import score
+    rows = score(options.model, options.dataset, options.path, options.protocol,
+                 options=options.options, captions=options.captions, prompt=options.prompt,
+                 crop=options.crop, flip=options.flip, hold_out=options.hold_out,
+                 limit=options.limit, out=options.json)
+    print(json.dumps(rows, indent=1))
+
+
 def _ablate(options: object) -> None:
     from hybrid_depth_training.ablation import ablate, table
     print(table(ablate(options.grid, options.runs, options.out)))
@@ -276,7 +340,7 @@ def _embed(options: object) -> None:
 COMMANDS = {
     'train': _train, 'export': _export, 'evaluate': _evaluate, 'kitti_truth': _kitti_truth,
     'gpu_bench': _gpu_bench, 'accuracy': _accuracy, 'ablate': _ablate, 'describe': _describe,
-    'clip_prior_ablation': _clip_prior_ablation, 'embed': _embed,
+    'clip_prior_ablation': _clip_prior_ablation, 'embed': _embed, 'score': _score,
 }
 
 if __name__ == '__main__':

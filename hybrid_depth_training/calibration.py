@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """How sure the network may be: sigma scaled so that it holds on scenes that were never seen."""
 from __future__ import annotations
 
@@ -34,7 +45,9 @@ def calibrate(run: Path) -> SigmaScale:
 
     Where the run holds out whole sources (``hold_out: 1``), those alone decide: a scene that was
     never seen tells how sure one may be elsewhere, the end of a seen one does not. The median over
-    the sources, so that no one source decides. Raises ConfigError where nothing is held out.
+    the sources, so that no one source decides, and at least 1: a few held-out frames on which the
+    network did better than it said do not make it surer everywhere. Raises ConfigError where
+    nothing is held out.
     """
     from hybrid_depth_training.export import load_config, load_model
     from hybrid_depth_training.models.posed import PosedDepth
@@ -79,7 +92,7 @@ def _factor(held_out: dict[str, list[Batch]],
     if not factors:
         raise ConfigError(f'no held-out frame of {", ".join(held_out)} has truth, and a source '
                           'where one is needed; sigma cannot be calibrated on them')
-    return float(np.median(factors))
+    return max(1.0, float(np.median(factors)))
 
 
 def error_per_sigma(log_depth: torch.Tensor, log_b: torch.Tensor,

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 What language is worth: PixelFormer, with TRCA, with TBCP, with both, and told the wrong thing.
 
@@ -14,6 +25,7 @@ from collections.abc import Callable
 import json
 import logging
 from pathlib import Path
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -34,6 +46,7 @@ STAGE = 'fit'
 MEASURES = ('abs_rel', 'rmse', 'log10', 'd1', 'd2', 'd3')
 UNSEEN = 'a motorway'
 BEGIN, END = '<!-- table: begin -->', '<!-- table: end -->'
+_COLUMNS = 110  # of the text above the table
 Row = dict[str, Any]
 _log = logging.getLogger(__name__)
 
@@ -149,4 +162,5 @@ def with_table(text: str, rows: list[Row]) -> str:
             f'{", ".join(towers)}.')
     if any(f'({RANDOM})' in tower for tower in towers):
         note += ' Random text tower: this shows the mechanism, not what CLIP knows.'
+    note = textwrap.fill(note, _COLUMNS)
     return f'{before}{BEGIN}\n{note}\n\n{table(rows)}\n{END}{rest.partition(END)[2]}'

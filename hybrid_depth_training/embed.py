@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Features of prompts for robots that have no text tower: the table beside a model, and more in it.
 
@@ -13,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_depth.errors import ConfigError
+from hybrid_depth.errors import ConfigError, ContractError
 from hybrid_depth.scene_prompts import PromptTable, read_table, TABLE, with_prompts, write_table
 from hybrid_depth_training.clip_prior import ClipPriorOptions
 from hybrid_depth_training.config import TrainConfig
@@ -49,15 +60,20 @@ def embed(model: Path, prompts: Sequence[str], weights: str = '') -> PromptTable
     Add ``prompts`` to the table of the model folder ``model`` and return it.
 
     ``weights`` of the text tower, where they are not to be had as the model was trained with
-    them: a name or a file. Raises ConfigError where they give the neutral prompt other features.
+    them: a name or a file. Raises ConfigError where they give the neutral prompt other features,
+    and that or ContractError where they cannot be had.
     """
     path = model / TABLE
     table = read_table(path)
     unsaid = [prompt for prompt in prompts if not prompt.strip()]
     if unsaid or not prompts:
         raise ConfigError(f'prompts are {list(prompts)}; expected one or more sentences')
-    features = text_rows([table.neutral, *prompts], table.text_model,
-                         weights or table.text_weights, table.tokens).numpy()
+    try:
+        features = text_rows([table.neutral, *prompts], table.text_model,
+                             weights or table.text_weights, table.tokens).numpy()
+    except (ConfigError, ContractError) as error:
+        raise type(error)(f'{error}. The table was made with {table.text_weights}; where they are '
+                          'another file here, give it with --weights') from error
     known = table.find('')[0]
     if features.shape[1] != len(known) or np.abs(features[0] - known).max() > _SAME:
         raise ConfigError(f'the text tower {table.text_model} ({weights or table.text_weights}) '

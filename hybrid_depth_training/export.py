@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 From a training run to a model folder: ONNX with its contract, golden values, card.
 
@@ -25,7 +36,7 @@ from hybrid_depth.runtime import BackendOptions
 from hybrid_depth.runtime.graph_lint import check
 from hybrid_depth.runtime.ort import open_backend
 from hybrid_depth.scene_prompts import TABLE, write_table
-from hybrid_depth_training import checkpoint
+from hybrid_depth_training import checkpoint, onnx_faster
 from hybrid_depth_training.calibration import SigmaScale
 from hybrid_depth_training.card import validation_rows, write_card
 from hybrid_depth_training.clip_prior import ClipPriorOptions
@@ -243,6 +254,7 @@ def _write_onnx(exported: nn.Module, spec: ModelSpec, example: dict[str, torch.T
         for axis, name in enumerate(lengths, start=first):
             value.type.tensor_type.shape.dim[axis].dim_param = name
     del graph.graph.value_info[:]  # spoke of the symbols' old names; runtimes infer it anew
+    onnx_faster.rewrite(graph)
     for node in graph.graph.node:
         del node.metadata_props[:]  # the exporter's stack traces, with paths of this machine
         node.doc_string = ''

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The graphs as deployed: networks with metres and sigma at the end, one class for each kind."""
 from __future__ import annotations
 
@@ -62,7 +73,8 @@ class ExportedPosed(nn.Module):
                 source_T_target: torch.Tensor,
                 source_valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
         single = self.network.opinion_of_single(image, K)
-        posed = self.network.refined(single, K, source_features, source_T_target, source_valid)
+        posed = self.network.refined(single, image, K, source_features, source_T_target,
+                                     source_valid)
         any_valid = source_valid.amax(1).view(-1, 1, 1, 1)
         sigma_per_b = losses.SIGMA_PER_B * (1 + (self.sigma_scale - 1) * any_valid)
         depth = torch.exp(posed.log_depth).clamp(MIN_DEPTH_M, MAX_DEPTH_M)

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 What can be trained: a table of objectives, each a network together with its loss.
 
@@ -93,6 +104,10 @@ def read_options(kind: type[Options], options: Mapping[str, Any]) -> Options:
     unknown = sorted(set(options) - known)
     if unknown:
         raise ConfigError(f'unknown options {unknown}; known: {sorted(known)}')
+    for entry in fields(kind):  # type: ignore[arg-type]
+        value = options.get(entry.name, False)
+        if entry.type in ('bool', bool) and not isinstance(value, bool):
+            raise ConfigError(f'{entry.name} is {value!r}; expected true or false')
     try:
         return kind(**options)
     except TypeError as error:

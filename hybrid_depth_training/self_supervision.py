@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 What the hosts have in common: where poses come from, view synthesis, figures on held-out views.
 
@@ -149,7 +160,7 @@ class Host(Objective):
                      only_valid(unmoved, counts))
 
     def depth(self, disparity: torch.Tensor, views: Views) -> torch.Tensor:
-        """Return depth (B, 1, H, W) at the size of the views: all scales are judged there."""
+        """Return it, (B, 1, H, W), at the size of the views: all scales are judged there."""
         full = F.interpolate(disparity.float(), views.target.shape[2:], mode='bilinear',
                              align_corners=False)
         return disparity_to_depth(full, self.settings.min_depth_m, self.settings.max_depth_m)

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Which truth pixels moved by themselves, and which lie near the epipole; from truth and poses.
 
@@ -123,4 +134,3 @@ def _share_moving(motion: np.ndarray, mask: np.ndarray) -> np.ndarray:
         counts.append(cv2.boxFilter(image, cv2.CV_32F, (size, size), normalize=False,
                                     borderType=cv2.BORDER_CONSTANT)[mask])
     return counts[0] / np.maximum(counts[1], 1)
-

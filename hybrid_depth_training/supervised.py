@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Objectives that learn from truth: the single frame, and its refinement by matching."""
 from __future__ import annotations
 
@@ -75,8 +86,10 @@ class Supervised(Objective):
 
     def loss(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         log_depth, log_b = self.network(batch['image'], batch['K'])
-        return depth_terms(log_depth, log_b, batch, self.settings.l1_weight,
-                           self.settings.gradient_weight)
+        nll = losses.laplace_nll(log_depth, log_b, batch['depth_m'])
+        terms = shape_terms(log_depth, batch)
+        return {'loss': nll + self.settings.l1_weight * terms['l1']
+                + self.settings.gradient_weight * terms['gradient'], 'nll': nll, **terms}
 
     def validate(self, batch: Batch) -> dict[str, float]:
         return depth_figures(*self.network(batch['image'], batch['K']), batch['depth_m'])
@@ -96,8 +109,9 @@ class PosedOptions(SingleOptions):
 
     single_from: str = ''  # run of ``supervised`` whose network is refined, and stays as it is
     refinement_from: str = ''  # run of ``posed`` whose refinement is gone on with
+    hold_matching: bool = False  # only what says how sure the result is learns
     scalar_lr: float = 0.01  # of the two scalars, which a network's learning rate hardly moves
-    l1_weight: float = 1.0
+    l1_weight: float = 2.0
     gradient_weight: float = 0.5
     match_weight: float = 0.5  # of the cross entropy over the candidate depths
     trust_weight: float = 0.2  # of learning where matching is right
@@ -140,13 +154,19 @@ class PosedSupervised(Objective):
             fill(self.network, {key: value for key, value in weights.items()
                                 if not key.startswith('single.')} | own,
                  f'refinement_from: {self.settings.refinement_from}')
+        if self.settings.hold_matching:
+            self.network.requires_grad_(False)
+            self.network.fusion.requires_grad_(True)
+            self.network.refine.requires_grad_(True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         scalars = [self.network.temperature, self.network.opinion]
         known = {id(parameter) for parameter in scalars}
         rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in known]
-        return [{'params': rest, 'lr': self.lr},
-                {'params': scalars, 'lr': self.settings.scalar_lr, 'weight_decay': 0.0}]
+        groups = [{'params': rest, 'lr': self.lr}]
+        if not self.settings.hold_matching:
+            groups.append({'params': scalars, 'lr': self.settings.scalar_lr, 'weight_decay': 0.0})
+        return groups
 
     def train(self, mode: bool = True) -> PosedSupervised:
         super().train(mode)
@@ -164,13 +184,17 @@ class PosedSupervised(Objective):
         motion = shaken(batch['source_T_target'], settings.pose_noise_deg, settings.pose_noise,
                         generator)
         posed = self.network.refined(
-            single, batch['K'], sources, motion, batch['source_valid'] * batch['source_posed'])
-        terms = depth_terms(posed.log_depth, posed.log_b, batch, settings.l1_weight,
-                            settings.gradient_weight)
+            single, batch['image'], batch['K'], sources, motion,
+            batch['source_valid'] * batch['source_posed'])
+        # Sigma learns from the errors that are left at the end. Depth learns from those before the
+        # second look: after it, what is left says little of what the first did wrong.
+        nll = losses.laplace_nll(posed.log_depth.detach(), posed.log_b, batch['depth_m'])
+        terms = shape_terms(posed.first_log_depth, batch)
         match, trust = self._match_terms(posed, batch)
-        terms['loss'] = terms['loss'] + settings.match_weight * match \
-            + settings.trust_weight * trust
-        return {**terms, 'match': match, 'trust': trust}
+        terms = {'nll': nll, **terms, 'match': match, 'trust': trust}
+        return {'loss': nll + settings.l1_weight * terms['l1']
+                + settings.gradient_weight * terms['gradient'] + settings.match_weight * match
+                + settings.trust_weight * trust, **terms}
 
     def _match_terms(self, posed: Posed, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross entropy over the planes, and of the trust in what was matched."""
@@ -197,8 +221,8 @@ class PosedSupervised(Objective):
         generator = torch.Generator().manual_seed(0)
         for name, opinion in (('', single),
                               ('doubted_', doubted(single, self.settings.doubt, generator))):
-            posed = self.network.refined(opinion, batch['K'], sources, batch['source_T_target'],
-                                         valid)
+            posed = self.network.refined(opinion, batch['image'], batch['K'], sources,
+                                         batch['source_T_target'], valid)
             alone = F.interpolate(opinion.log_depth, scale_factor=2.0, mode='bilinear')
             found = depth_figures(posed.log_depth, posed.log_b, batch['depth_m'])
             found['single_abs_rel'] = depth_figures(alone, torch.zeros_like(alone),
@@ -212,20 +236,16 @@ class PosedSupervised(Objective):
         return figures
 
 
-def depth_terms(log_depth: torch.Tensor, log_b: torch.Tensor, batch: Batch, l1_weight: float,
-                gradient_weight: float) -> dict[str, torch.Tensor]:
-    """Return the likelihood, L1 and gradient terms against the batch's truth and their sum."""
+def shape_terms(log_depth: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    """Return the L1 error of log depth and that of its gradients, against the batch's truth."""
     truth = batch['depth_m']
-    nll = losses.laplace_nll(log_depth, log_b, truth)
-    l1 = losses.log_l1(log_depth, truth)
-    gradient = losses.gradient_matching(log_depth, truth, batch['is_sparse'])
-    return {'loss': nll + l1_weight * l1 + gradient_weight * gradient, 'nll': nll, 'l1': l1,
-            'gradient': gradient}
+    return {'l1': losses.log_l1(log_depth, truth),
+            'gradient': losses.gradient_matching(log_depth, truth, batch['is_sparse'])}
 
 
 def depth_figures(log_depth: torch.Tensor, log_b: torch.Tensor,
                   depth_m: torch.Tensor) -> dict[str, float]:
-    """AbsRel and d1 within 80 m, scale (truth / prediction) and the share within one sigma."""
+    """Return AbsRel and d1 within 80 m, scale (truth / prediction) and share in one sigma."""
     has_truth = torch.isfinite(depth_m) & (depth_m < 80)
     truth, depth = depth_m[has_truth], log_depth.exp()[has_truth]
     b = log_b.exp()[has_truth]

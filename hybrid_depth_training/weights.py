@@ -1,11 +1,23 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Initial weights: by name, from a file, or random; never one for another in silence.
 
 A name is fetched over the network (and kept in the cache of huggingface_hub) or comes with an
-installed package. A file is .safetensors, a state dict of torch.save, or the TorchScript archive
-in which OpenAI publishes CLIP.
+installed package. A file is .safetensors, a state dict of torch.save, a checkpoint that holds one
+as ``state_dict`` (in which open_clip's releases come), or the TorchScript archive in which OpenAI
+publishes CLIP.
 """
 from __future__ import annotations
 
@@ -21,6 +33,7 @@ from torch import nn
 from hybrid_depth.errors import ConfigError, ContractError
 
 RANDOM = 'random'
+_PARALLEL = 'module.'  # what training on several GPUs puts before all names
 State = dict[str, torch.Tensor]
 
 
@@ -50,7 +63,7 @@ def load_weights(network: nn.Module, weights: str, names: Mapping[str, Callable[
     """
     Fill ``network`` with the ``weights`` and return their provenance, for checkpoints and cards.
 
-    Args:
+    What it takes:
         network: filled strictly: every parameter is in the weights, and nothing else is
         weights: 'random' (the network stays as it was made), a key of ``names``, or a file
         names: what gives the file of a name
@@ -116,4 +129,7 @@ def _read_pickle(path: Path) -> State:
         if 'TorchScript' not in str(error):
             raise
         state = torch.jit.load(path, map_location='cpu').state_dict()
-    return dict(state)
+    state = dict(state.get('state_dict', state))
+    if all(key.startswith(_PARALLEL) for key in state):
+        state = {key.removeprefix(_PARALLEL): value for key, value in state.items()}
+    return state

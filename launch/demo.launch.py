@@ -1,11 +1,24 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Play a recorded drive, or the project's own, through the depth node.
 
     ros2 launch hybrid_depth_ros demo.launch.py drive:=/data/drive rviz:=true
 
 Ends when the drive has been played (and recorded, with record:=true); with loop:=true on Ctrl-C.
+Nothing is computed for nobody: without rviz, rerun and record it starts to play when somebody
+subscribes to an output, as ``ros2 topic hz /hybrid_depth/depth/image`` does, within a minute.
 """
 import os
 
@@ -92,9 +105,10 @@ def generate_launch_description():
         *declared_arguments(),
         # images and clouds want a larger shared-memory segment than Fast DDS has by default
         SetEnvironmentVariable(profile_variable, f'{share}/config/fastdds_shm.xml'),
+        # before the node: where it raises, launch leaves running what it has started before
+        OpaqueFunction(function=player_and_recorder),
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(f'{share}/launch/depth.launch.py'),
             launch_arguments={name: LaunchConfiguration(name)
                               for name in ('model', 'log_level', 'rviz', 'rerun')}.items()),
-        OpaqueFunction(function=player_and_recorder),
     ])

@@ -1,8 +1,20 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Fixtures for all tests; helper modules beside this file can be imported by name."""
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 import sys
 
@@ -12,6 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 for folder in (ROOT, Path(__file__).resolve().parent):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+# On a machine with launch_testing its pytest plugin has every logger made from here on keep its
+# records to itself, where caplog does not see them.
+logging.setLoggerClass(logging.Logger)
 
 
 @pytest.fixture(scope='session')

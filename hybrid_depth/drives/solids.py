@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Convex solids and the exact casting of a camera's rays at them.
 
@@ -243,7 +254,7 @@ def _enter(solids: Solids, index: int, grid: RayGrid, camera: np.ndarray
 
 
 def normals(solids: Solids, solid: np.ndarray, face: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the outward unit normals (n, 3) of hits on ``solid``, ``face`` at ``points``."""
+    """Return the outward unit vectors, (n, 3), of hits on ``solid``, ``face`` at ``points``."""
     flat = np.minimum(face, 5)
     result = solids.planes[solid, flat, :3]
     curved = face == QUADRIC

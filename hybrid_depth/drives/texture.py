@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Procedural patterns in metres that fade out before they alias."""
 from __future__ import annotations
 
@@ -24,7 +35,7 @@ def _noise_table() -> np.ndarray:
 def noise(u_m: np.ndarray, v_m: np.ndarray, wavelength_m: float,
           footprint_m: np.ndarray) -> np.ndarray:
     """
-    Return smooth noise (n,) float32 in about -1..1 with features of ``wavelength_m``.
+    Return smooth noise, (n,) float32, in about -1..1 with features of ``wavelength_m``.
 
     It fades to 0 where a pixel covers ``footprint_m`` near the wavelength or more.
     """

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Runtimes that execute a model file, behind one protocol and one table.
 
@@ -118,14 +129,15 @@ def rows_of(name: str) -> tuple[str, ...]:
 def why_not(row: str, options: BackendOptions) -> str:
     """Return why a runtime cannot be used here and so, and the remedy; '' where it can."""
     module = import_module(BACKENDS[row])
+    reason: str = module.available()
     if builds_engines(module):
-        from hybrid_depth.runtime.ladder import LADDER
-        if options.precision not in LADDER:
-            return f'it has no engines of precision {options.precision!r}, only of ' \
-                   + ', '.join(LADDER)
+        if not reason:
+            from hybrid_depth.runtime.ladder import LADDER  # only where there is one to climb
+            if options.precision not in LADDER:
+                return f'it has no engines of precision {options.precision!r}, only of ' \
+                       + ', '.join(LADDER)
     elif refused := precision_refused(module.PRECISIONS, options.precision):
         return refused
-    reason: str = module.available()
     return reason
 
 

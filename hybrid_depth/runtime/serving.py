@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 A runtime for a robot that must not wait: the CPU answers until an engine is built and accepted.
 
@@ -13,6 +24,7 @@ from importlib import import_module
 import logging
 from pathlib import Path
 import threading
+from typing import TYPE_CHECKING
 
 from hybrid_depth.contract import ModelSpec
 from hybrid_depth.errors import BackendUnavailable, HybridDepthError
@@ -25,8 +37,10 @@ from hybrid_depth.runtime import (
     rows_of,
     why_not,
 )
-from hybrid_depth.runtime.build_process import BuildProcess
-from hybrid_depth.runtime.ladder import open_accepted, Progress
+
+if TYPE_CHECKING:  # what builds engines is imported where one is built: a start shall be quick
+    from hybrid_depth.runtime.build_process import BuildProcess
+    from hybrid_depth.runtime.ladder import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +134,8 @@ class Serving:
         Without it the first of the rows ``later`` does that can be used; None = there shall be no
         depth then.
         """
+        from hybrid_depth.runtime.build_process import BuildProcess
+        from hybrid_depth.runtime.ladder import open_accepted, Progress
         self._progress = progress = Progress()
         self._process = process = BuildProcess(progress.stage, progress.line)
         self._is_bound = later is None

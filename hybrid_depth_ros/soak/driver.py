@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """A camera and an odometry source that can be told to misbehave, and the listener of the depth."""
 from __future__ import annotations
 
@@ -52,6 +63,7 @@ class Driver(Node):
         self.right: set[Stamp] = set()  # stamps of outputs that were right
         self.status: dict[str, str] = {}  # values of the newest diagnostics
         self.status_count = 0
+        self.process: dict[str, str] = {}  # likewise, of the process
         self.problems: list[str] = []
         self._start_ns = time.time_ns()
         self._slot = time.monotonic()
@@ -190,6 +202,8 @@ class Driver(Node):
                 problem = Account.of(self.status).problem()
                 if problem:
                     self.problems.append(problem)
+            elif status.name == f'{_NODE}: process':
+                self.process = {entry.key: entry.value for entry in status.values}
 
     def close(self) -> None:
         """Leave ROS."""

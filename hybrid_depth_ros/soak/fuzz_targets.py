@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 What the fuzzer mutates. Adding a target: a function of a random generator, and a row.
 
@@ -203,9 +214,10 @@ def _golden(folder: Path) -> Target:
     path = folder / 'golden.npz'
     spec = scene.model_spec()
     stored = io.BytesIO()
-    arrays: dict[str, Any] = {f'0_{name}': np.zeros(shape, dtype) for tensors in
-              (spec.inputs((16, 16)), spec.outputs((16, 16)))
-              for name, (dtype, shape) in tensors.items()}
+    arrays: dict[str, Any] = {
+        f'0_{name}': np.zeros(shape, dtype)
+        for tensors in (spec.inputs((16, 16)), spec.outputs((16, 16)))
+        for name, (dtype, shape) in tensors.items()}
     np.savez(stored, **arrays)
     whole = stored.getvalue()
 

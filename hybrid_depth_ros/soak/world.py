@@ -1,9 +1,21 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The processes of a soak: the node, which is started again when it ends, and a listener."""
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 import os
 from pathlib import Path
 import random
@@ -13,9 +25,31 @@ import time
 
 from hybrid_depth_ros.processes import Children
 from hybrid_depth_ros.soak import scene
-from hybrid_depth_ros.soak.driver import Driver
+from hybrid_depth_ros.soak.driver import Driver, PERIOD_S
 
 READY_S = 40.0  # a busy machine imports slowly
+
+
+@dataclass(frozen=True)
+class Restart:
+    """
+    A start of the node after it had ended; all in seconds, None = the node could not tell.
+
+    ``active_s``, ``cpu_s`` and ``waited_s`` are the node's own: from the start of its process to
+    its activation, the CPU time of that, and how long its first thread was ready to run but had
+    no CPU. ``depth_s`` is seen from outside: from the end of the process before to the first
+    right depth of images that come all the time.
+    """
+
+    active_s: float | None
+    cpu_s: float | None
+    waited_s: float | None
+    depth_s: float
+
+    @property
+    def own_s(self) -> float | None:
+        """Time until the node is active in which it was its turn, or nobody's."""
+        return None if self.active_s is None else self.active_s - (self.waited_s or 0.0)
 
 
 class World:
@@ -31,8 +65,8 @@ class World:
         self.model = folder / 'model.onnx'
         scene.write_model(self.model)
         self.crashes: list[str] = []
-        self.restart_s: list[float] = []  # from the end of a process to frames being taken again
-        self.restarts = 0
+        self.restarts: list[Restart] = []  # of those that were let finish
+        self.ends = 0  # of the process: one that is ended while it starts makes no Restart
         self._ended_at: float | None = None
         self._is_end_expected = False
         self._old_readers: set[bytes] = set()
@@ -74,10 +108,10 @@ class World:
             Path(name).unlink(missing_ok=True)
         self._shm = set()
         self._is_end_expected = False
-        self._ended_at = self._ended_at or time.monotonic()
-        self.restarts += 1
+        self._ended_at = time.monotonic()
+        self.ends += 1
         self._start()
-        self.driver.status = {}
+        self.driver.status, self.driver.process = {}, {}
         return True
 
     def wait_ended(self, timeout_s: float) -> bool:
@@ -85,7 +119,7 @@ class World:
         return self.driver.until(lambda: self.children.status('node') is not None, timeout_s)
 
     def wait_ready(self) -> bool:
-        """Wait until the node takes images; return whether it does."""
+        """Wait until the node takes images, after a restart until depth flows; False: in vain."""
         driver = self.driver
 
         def is_ready() -> bool:
@@ -94,10 +128,25 @@ class World:
                 bool(driver.image_readers() - self._old_readers)
         if not driver.until(is_ready, READY_S):
             return False
-        if self._ended_at is not None:
-            self.restart_s.append(time.monotonic() - self._ended_at)
-            self._ended_at = None
-            self._old_readers = set()
+        if self._ended_at is None:
+            return True
+        seen = len(driver.right)
+
+        def has_depth() -> bool:
+            self.supervise()
+            driver.good()
+            return driver.until(lambda: len(driver.right) > seen, PERIOD_S)
+        if not driver.until(has_depth, READY_S):
+            return False
+        depth_s = time.monotonic() - self._ended_at
+        driver.process = {}  # may be the last word of the process before
+        if not driver.until(lambda: bool(driver.process), READY_S):
+            return False
+        start = {name: _seconds(driver.process[f'start.{name}'])
+                 for name in ('active_s', 'cpu_s', 'waited_s')}
+        self.restarts.append(Restart(**start, depth_s=depth_s))
+        self._ended_at = None
+        self._old_readers = set()
         return True
 
     def private_bytes(self) -> int:
@@ -107,6 +156,10 @@ class World:
             if line.startswith(('Private_Clean', 'Private_Dirty')):
                 total += int(line.split()[1]) * 1024
         return total
+
+
+def _seconds(text: str) -> float | None:
+    return None if text == 'unknown' else float(text)
 
 
 def shared_memory_of(pid: int) -> set[str]:

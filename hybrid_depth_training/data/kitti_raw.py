@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 KITTI raw with the published lists of frames, such as Eigen-Zhou; both colour cameras.
 
@@ -46,7 +57,7 @@ def load(path: str, split_file: str = '', truth: str = 'none', truth_path: str =
 
     - none: the frames listed are targets all the same, for objectives that need no truth;
     - annotated, velodyne_raw: the PNG files of the depth data set, in ``proj_depth`` of each drive
-      or below ``truth_path`` (``[train|val]/DRIVE/proj_depth/...``);
+      or below ``truth_path`` (``[train|val|DATE]/DRIVE/proj_depth/...``);
     - scans: the raw scans, projected.
 
     With truth only frames that have it are targets. ``poses`` reads OXTS, one small file for every
@@ -153,7 +164,8 @@ def _truth_files(drive: Path, camera: str, truth: str, truth_path: str) -> dict[
         return {file.stem: file for file in (drive / 'velodyne_points' / 'data').glob('*.bin')}
     roots = [drive]
     if truth_path:
-        roots += [Path(truth_path, part, drive.name) for part in ('', 'train', 'val')]
+        roots += [Path(truth_path, part, drive.name)
+                  for part in ('', 'train', 'val', drive.name[:10])]
     below = Path('proj_depth', 'groundtruth' if truth == 'annotated' else truth, camera)
     return {file.stem: file for root in roots for file in (root / below).glob('*.png')}
 

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 RGB-D recordings with poses, in the layouts that they are published in.
 
@@ -57,7 +68,7 @@ def _stem(image: Path) -> str:
 
 
 def _order(image: Path) -> tuple[int, str]:
-    """ScanNet numbers its images without leading zeros."""
+    """Return what sorts: ScanNet numbers its images without leading zeros."""
     stem = _stem(image)
     return (int(stem) if stem.isdecimal() else 0, stem)
 

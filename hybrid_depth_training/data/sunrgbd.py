@@ -1,11 +1,24 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 SUN RGB-D (Song et al., CVPR 2015): single RGB-D images from four sensors, with scene labels.
 
 Layout: ``SENSOR/SUBSET/SCENE/`` (any depth) with ``image/*.jpg``, ``depth_bfx/*.png`` (holes
 filled) or ``depth/*.png``, ``intrinsics.txt`` (3x3) and ``scene.txt`` (its label). Depth is in
-millimetres, its bits rotated left by three. A list names a scene folder a line.
+millimetres, its bits rotated left by three. A list names a scene folder or an image in it a line,
+in any of the forms that go round: ``SUNRGBD/kv1/...``, ``/n/fs/sun3d/data/SUNRGBD/kv1/...`` as in
+the toolbox's allsplit.mat, or ``.../image/NAME.jpg .../depth_bfx/NAME.png ...``.
 """
 from __future__ import annotations
 
@@ -39,7 +52,12 @@ def load(path: str, split_file: str = '', depth: str = 'depth_bfx') -> list[Reco
         if not Path(split_file).is_file():
             raise DriveError(f'there is no list {split_file}; expected a scene folder a line')
         lines = [line.strip() for line in read_lines(Path(split_file))]
-        scenes = [folder / line.removeprefix('SUNRGBD/') for line in lines if line]
+        scenes = [folder / scene_of(line) for line in lines if line]
+        missing = [scene for scene in scenes if not scene.is_dir()]
+        if missing:
+            raise DriveError(f'{len(missing)} scenes of {split_file} are not there, the first is '
+                             f'{missing[0]}; expected path to be the folder that holds kv1, kv2, '
+                             'realsense and xtion')
     else:
         scenes = sorted(image.parent for image in folder.glob('**/image') if image.is_dir())
     if not scenes:
@@ -48,6 +66,12 @@ def load(path: str, split_file: str = '', depth: str = 'depth_bfx') -> list[Reco
     return [Recording(str(scene.relative_to(folder)),
                       functools.partial(_read, folder, scene, depth), [None], range(1))
             for scene in scenes]
+
+
+def scene_of(line: str) -> str:
+    """Return the scene folder, relative to the one of the sensors, that a line of a list names."""
+    path = line.split()[0].replace('//', '/').rpartition('SUNRGBD/')[2]
+    return path.partition('/image/')[0].strip('/')
 
 
 def decode_depth(raw: np.ndarray) -> np.ndarray:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 The cost volume of ManyDepth: how badly other views match at every assumed depth.
 
@@ -55,7 +66,7 @@ def cost_volume(target: torch.Tensor, sources: torch.Tensor, K: torch.Tensor,
     has no confidence; without confidence the cost is 0 in all bins, which the network knows as "no
     evidence". A source that is not valid counts for nothing.
 
-    Args:
+    What it takes:
         target: (B, C, h, w)
         sources: (B, S, C, h, w)
         K: (B, 3, 3) of the feature maps (geometry.scale_K)

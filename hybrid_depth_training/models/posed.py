@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Odometry inside the depth: a single-frame network refined by matching along the known motion.
 
@@ -9,7 +20,8 @@ MVSNet, ECCV 2018). On a scene that was never seen a single frame is off by tens
 what matches stays metric. So the single frame is first brought to the depth that was matched
 around each place, and only then joined with the matching, as an independent opinion,
 p(z) ~ p_match(z) * p_single(z): it gives the shape where there is no parallax, not the scale. A
-small network says how sure the result is. Without sources it is that of the single frame, exactly.
+second, finer look mends it where it can; see models.finer. A small network says how sure the
+result is. Without sources it is that of the single frame, exactly.
 """
 from __future__ import annotations
 
@@ -22,6 +34,12 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 its usual name
 
 from hybrid_depth_training.models.compact import double, LOG_SIGMA_RANGE, SingleFrame
+from hybrid_depth_training.models.finer import (
+    folded_grey,
+    GREY_CHANNELS,
+    log_offsets,
+    look_again,
+)
 from hybrid_depth_training.models.sweep import GROUPS, sweep
 
 PLANES = 48
@@ -29,13 +47,13 @@ NEAR_M, FAR_M = 0.5, 90.0  # of the candidate depths, spaced evenly in log depth
 _LITTLE_WEIGHT = 0.1  # of a neighbourhood, as much as that of all around it counts
 _NO_WEIGHT = 0.01  # of the whole image
 _AGREE = 0.3  # of log depth: three planes
-_WINDOW = 2  # planes on either side of the best that count as the same hypothesis
 
 
 class Posed(NamedTuple):
     """Everything a posed network says; maps are (B, 1, h, w) at stride 4 unless said."""
 
     log_depth: torch.Tensor  # (B, 1, H, W)
+    first_log_depth: torch.Tensor  # (B, 1, H, W), before the second look, which does not learn
     log_b: torch.Tensor  # (B, 1, H, W)
     features: torch.Tensor  # (B, C, h, w), a later frame's source
     match_logits: torch.Tensor  # (B, PLANES, h, w): over the planes, by matching alone
@@ -47,16 +65,17 @@ class PosedDepth(nn.Module):
     """
     A single-frame network with pose-conditioned refinement.
 
-    ``single`` gives SingleFrame and ``shallow(image)``; see models.compact. ``channels`` is the
-    width of the matching features. The refinement sees local image features and the single
-    frame's depth, not its inner maps: those know the training scenes by heart, and a refinement
-    that reads them learns to trust a single frame more than it deserves elsewhere.
+    ``single`` gives SingleFrame and ``shallow(image)``; see models.compact. ``matched_channels``
+    is the width of what the first sweep compares; the features that a later frame is given hold
+    the folded grey image as well, ``channels`` in all. The refinement sees local image features
+    and the single frame's depth, not its inner maps: those know the training scenes by heart, and
+    a refinement that reads them learns to trust a single frame more than it deserves elsewhere.
     """
 
-    def __init__(self, single: nn.Module, channels: int = 16) -> None:
+    def __init__(self, single: nn.Module, matched_channels: int = 16) -> None:
         super().__init__()
         self.single = single
-        self.channels = channels
+        self.channels = matched_channels + GREY_CHANNELS
         # Factor on the single frame's sigma that makes it true on scenes never seen; measured by
         # calibration, until then the middle of what the refinement is trained with.
         self.single_sigma_scale = 1.7
@@ -65,7 +84,7 @@ class PosedDepth(nn.Module):
         self.match_half = nn.Conv2d(at_half, 32, 3, stride=2, padding=1)
         self.match_quarter = nn.Conv2d(at_quarter, 32, 3, padding=1)
         self.match_mid = nn.Conv2d(32, 32, 3, padding=1)
-        self.match_out = nn.Conv2d(32, channels, 3, padding=1)
+        self.match_out = nn.Conv2d(32, matched_channels, 3, padding=1)
         self.temperature = nn.Parameter(torch.tensor(2.0))
         # Log of the trust in the single frame once its scale is that of the matching: it starts
         # as being twice as sure as it was before.
@@ -73,15 +92,15 @@ class PosedDepth(nn.Module):
         self.volume = VolumeFilter(GROUPS + 1, at_quarter)
         self.fusion = Fusion(at_quarter)
         self.refine = nn.Sequential(
-            nn.Conv2d(at_half + 4, 24, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(at_half + 7, 24, 3, padding=1), nn.ReLU(),
             nn.Conv2d(24, 1, 3, padding=1))
         nn.init.zeros_(self.refine[-1].weight)
         nn.init.zeros_(self.refine[-1].bias)
         planes = torch.linspace(math.log(NEAR_M), math.log(FAR_M), PLANES)
         self.register_buffer('log_planes', planes.view(1, PLANES, 1, 1), persistent=False)
 
-    def features(self, shallow: list[torch.Tensor]) -> torch.Tensor:
-        """Turn shallow maps into matching features (B, C, h, w) of unit length per group."""
+    def features(self, image: torch.Tensor, shallow: list[torch.Tensor]) -> torch.Tensor:
+        """Join unit vectors per group, for the sweep, and the grey image; (B, C, h, w)."""
         x = F.relu(self.match_half(shallow[0]) + self.match_quarter(shallow[1]))
         x = F.relu(x + self.match_mid(x))
         x = self.match_out(x)
@@ -89,12 +108,13 @@ class PosedDepth(nn.Module):
         x = x.view(batch, GROUPS, channels // GROUPS, height, width)
         # safe in half precision: a few channels only, and an epsilon that it can hold
         x = x / torch.sqrt((x * x).sum(2, keepdim=True) + 1e-4)
-        return x.view(batch, channels, height, width)
+        return torch.cat([x.view(batch, channels, height, width), folded_grey(image)], dim=1)
 
     def source_features(self, images: torch.Tensor) -> torch.Tensor:
         """Return matching features of images (B, S, H, W, 3) uint8: (B, S, C, h, w)."""
         batch, count = images.shape[:2]
-        features = self.features(self.single.shallow(images.flatten(0, 1)))
+        images = images.flatten(0, 1)
+        features = self.features(images, self.single.shallow(images))
         return features.view(batch, count, *features.shape[1:])
 
     def forward(self, image: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor,
@@ -105,7 +125,7 @@ class PosedDepth(nn.Module):
         image (B, H, W, 3) uint8 RGB; K (B, 3, 3) pixels; source_features (B, S, C, h, w);
         source_T_target (B, S, 4, 4) metres, optical frames; source_valid (B, S), 0 or 1.
         """
-        return self.refined(self.opinion_of_single(image, K), K, source_features,
+        return self.refined(self.opinion_of_single(image, K), image, K, source_features,
                             source_T_target, source_valid)
 
     def opinion_of_single(self, image: torch.Tensor, K: torch.Tensor) -> SingleFrame:
@@ -113,13 +133,16 @@ class PosedDepth(nn.Module):
         single: SingleFrame = self.single.single_frame(image, K)
         return single._replace(log_b=single.log_b + math.log(self.single_sigma_scale))
 
-    def refined(self, single: SingleFrame, K: torch.Tensor, source_features: torch.Tensor,
-                source_T_target: torch.Tensor, source_valid: torch.Tensor) -> Posed:
+    def refined(self, single: SingleFrame, image: torch.Tensor, K: torch.Tensor,
+                source_features: torch.Tensor, source_T_target: torch.Tensor,
+                source_valid: torch.Tensor) -> Posed:
         """Refine what the single frame says; the arguments are those of ``forward``."""
         at_half, at_quarter = single.shallow
-        features = self.features(single.shallow)
-        volume, in_view = sweep(features, K, source_features, source_T_target, source_valid,
-                                self.log_planes.exp(), self.temperature.exp())
+        features = self.features(image, single.shallow)
+        matched_channels = self.channels - GREY_CHANNELS
+        volume, in_view = sweep(features[:, :matched_channels], K,
+                                source_features[:, :, :matched_channels], source_T_target,
+                                source_valid, self.log_planes.exp(), self.temperature.exp())
         any_valid = source_valid.amax(1).view(-1, 1, 1, 1)
         logits = self.volume(volume, at_quarter) * any_valid
         log_depth, log_b = F.avg_pool2d(single.log_depth, 2), F.avg_pool2d(single.log_b, 2)
@@ -140,11 +163,19 @@ class PosedDepth(nn.Module):
         # alone. On a sequence never seen they made d1 0.79 where the joint opinion had 0.81.
         said = self.fusion(at_quarter, evidence)
         change = double(torch.cat([scaled - log_depth + matching, said[:, :1]], dim=1))
-        mended = self.refine(torch.cat([at_half, change, slopes(single.log_depth)], dim=1))
-        change = torch.cat([change[:, :1], change[:, 1:] + mended], dim=1)
         change = change * any_valid
-        return Posed(double(single.log_depth + change[:, :1]),
-                     double((single.log_b + change[:, 1:]).clamp(*LOG_SIGMA_RANGE)),
+        log_depth = single.log_depth + change[:, :1]
+        log_b = (single.log_b + change[:, 1:]).clamp(*LOG_SIGMA_RANGE)
+        offsets = log_offsets(log_depth)
+        again = look_again(log_depth.detach(), features[:, matched_channels:], K,
+                           source_features[:, :, matched_channels:], source_T_target,
+                           source_valid)
+        finer = peak(again - offsets.abs() * torch.exp(-log_b.detach()), offsets, window=1)
+        mended = self.refine(torch.cat([
+            at_half, change, slopes(single.log_depth), 10 * finer.log_depth, finer.mass,
+            finer.entropy], dim=1))
+        return Posed(double(log_depth + finer.log_depth * any_valid), double(log_depth),
+                     double((log_b + mended * any_valid).clamp(*LOG_SIGMA_RANGE)),
                      features, logits, matched.log_depth, said[:, 1:])
 
 
@@ -184,18 +215,19 @@ class Peak(NamedTuple):
     entropy: torch.Tensor  # relative to that of complete ignorance, 0..1
 
 
-def peak(logits: torch.Tensor, log_planes: torch.Tensor) -> Peak:
+def peak(logits: torch.Tensor, log_planes: torch.Tensor, window: int = 2) -> Peak:
     """
     Read the distribution softmax(logits), logits (B, D, h, w), log_planes (1, D, 1, 1).
 
-    A mean over all planes would lie between two hypotheses where neither is.
+    ``window`` planes on either side of the best count as the same hypothesis. A mean over all
+    planes would lie between two hypotheses where neither is.
     """
     best = logits.argmax(dim=1, keepdim=True)
     relative = logits - logits.amax(dim=1, keepdim=True)
     p = torch.exp(relative)  # up to the sum: one pass less than a softmax
     total = p.sum(dim=1, keepdim=True)
     step = (log_planes[0, -1] - log_planes[0, 0]) / (log_planes.shape[1] - 1)
-    is_near = (log_planes - log_planes.view(-1)[best]).abs() < (_WINDOW + 0.5) * step
+    is_near = (log_planes - log_planes.view(-1)[best]).abs() < (window + 0.5) * step
     near = torch.where(is_near, p, torch.zeros_like(p))
     near_total = near.sum(dim=1, keepdim=True)
     entropy = torch.log(total) - (p * relative).sum(dim=1, keepdim=True) / total

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Plane sweep: features of a frame against those of earlier ones, at every candidate depth."""
 from __future__ import annotations
 
@@ -9,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812 its usual name
 FEATURE_STRIDE = 4
 GROUPS = 4  # of feature channels, each compared on its own
 _NEVER = 1e-3  # the least that a source counts
-_CHUNK = 16  # planes that are looked up at a time
+_CHUNK = 8  # planes that are looked up at a time
 _OVERSAMPLE = 2  # source features are looked up on a grid so much finer: rounding to the nearest
 # cell then costs an eighth of a matching pixel on average and is ten times faster than
 # interpolating, which no CPU runtime does well
@@ -30,17 +41,17 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
     """
     batch, channels, height, width = features.shape
     fine = (height * _OVERSAMPLE, width * _OVERSAMPLE)
-    blocks = (height // 2) * (width // 2)
     planes = planes_m.shape[1]
-    depths = planes_m.view(1, 1, -1)
-    chunks = [depths[:, :, start:start + _CHUNK] for start in range(0, planes, _CHUNK)]
+    depths = planes_m.view(1, -1, 1)
+    chunks = [depths[:, start:start + _CHUNK] for start in range(0, planes, _CHUNK)]
     # The h w cells are kept in the order (row in block, column in block, block), so that the
-    # volume comes out folded without moving it again.
+    # volume comes out folded without moving it again. They are the last axis wherever they can
+    # be: a CPU runtime is several times slower at rows of a few numbers.
     rays = folded(rays_at_stride(K, height, width))  # (B, 3, h w)
-    # (B h w, C, G): a product with it sums over the channels of each group
+    # (C, G): a product with it sums over the channels of each group
     by_group = torch.eye(GROUPS, device=features.device, dtype=features.dtype) \
         .repeat_interleave(channels // GROUPS, dim=0)
-    target = folded(features * temperature).transpose(1, 2).reshape(-1, channels, 1) * by_group
+    target = folded(features * temperature).transpose(1, 2)[:, None]  # (B, 1, h w, C)
     total, seen, weights = ([0.0] * len(chunks) for _ in range(3))
     scale = _OVERSAMPLE / FEATURE_STRIDE
     for index in range(source_features.shape[1]):
@@ -57,7 +68,7 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
         valid = source_valid[:, index].view(-1, 1, 1)
         way = t.norm(dim=1, keepdim=True)  # (B, 1, 1) metres
         for number, depths in enumerate(chunks):  # what is worked on then stays in the cache
-            x, y, z = (moved[:, i, :, None] * depths + shift[:, i, :, None] for i in range(3))
+            x, y, z = (moved[:, i, None] * depths + shift[:, i, None] for i in range(3))
             front = z > 0.05
             z = z.clamp(min=0.05)
             # full-resolution pixel u -> fine grid: (u + 0.5) * scale - 0.5
@@ -69,20 +80,20 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
             if batch > 1:
                 cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) \
                     * (fine[0] * fine[1] + 1)
-            found = F.embedding(cell, table)  # (B, h w, chunk, C)
-            useful = usefulness(way / depths)  # (B, 1, chunk)
-            similarity = (found.flatten(0, 1) @ target).view(batch, height * width, -1, GROUPS)
+            found = F.embedding(cell, table)  # (B, chunk, h w, C)
+            useful = usefulness(way / depths)  # (B, chunk, 1)
+            similarity = ((found * target) @ by_group).transpose(2, 3)  # (B, chunk, G, h w)
             total[number] = total[number] + similarity * useful[..., None]
             sees = inside.to(features.dtype) * valid
             seen[number] = seen[number] + sees
             weights[number] = weights[number] + sees * useful
-    total, seen, weights = (torch.cat(parts, dim=2) for parts in (total, seen, weights))
-    mean = total * (1 / weights.clamp(min=_NEVER))[..., None]
+    total, seen, weights = (torch.cat(parts, dim=1) for parts in (total, seen, weights))
+    mean = total * (1 / weights.clamp(min=_NEVER))[:, :, None]
     share = seen / source_valid.sum(1).clamp(min=1).view(-1, 1, 1)
-    volume = torch.cat([mean, share[..., None]], dim=-1).view(batch, 4, blocks, planes, -1)
-    volume = volume.permute(0, 3, 4, 1, 2).reshape(batch, planes, -1, height // 2, width // 2)
-    in_view = share.mean(2).view(batch, 4, height // 2, width // 2)
-    return volume, F.pixel_shuffle(in_view, 2)
+    volume = torch.cat([mean, share[:, :, None]], dim=2)  # (B, D, G + 1, h w)
+    in_view = share.mean(1).view(batch, 4, height // 2, width // 2)
+    return (volume.view(batch, planes, -1, height // 2, width // 2),
+            F.pixel_shuffle(in_view, 2))
 
 
 def usefulness(baseline: torch.Tensor) -> torch.Tensor:
@@ -92,7 +103,8 @@ def usefulness(baseline: torch.Tensor) -> torch.Tensor:
     Up to a third or so, parallax grows; beyond, the views look too different. So the near is
     matched against the nearer of the sources and the far against the farther.
     """
-    return baseline / (baseline + 0.02) / (1 + (baseline / 0.3) ** 4) + _NEVER
+    too_large = (baseline / 0.3) * (baseline / 0.3)  # a power would cost more than all the rest
+    return baseline / (baseline + 0.02) / (1 + too_large * too_large) + _NEVER
 
 
 def folded(x: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Depth in words: CLIP's text tower, the prompts, and how pixels are compared with them.
 
@@ -43,6 +54,7 @@ CLOSE_TO_DISTANT = ('very close', 'close', 'slightly close', 'neither close nor 
                     'slightly distant', 'distant', 'very distant')
 TEMPLATE = 'This {object} appears to be {depth}'
 LOGIT_SCALE = 100.0
+_QUICK = '-quickgelu'  # what open_clip calls the same model with OpenAI's activation
 OPEN_CLIP = 'open_clip/'  # before the name of any model of open_clip with CLIP's vocabulary
 _RANDOM_SEED = 0  # of random towers: a prompt has the same features in every process
 _VOCABULARY = 49408
@@ -285,25 +297,32 @@ def _names(model: str) -> dict[str, Callable[[], Path]]:
     if not model.startswith(OPEN_CLIP):
         return {}
     import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
     name, quick_gelu = model.removeprefix(OPEN_CLIP), _row(model).quick_gelu
-    # weights of the other activation belong to the model that is called NAME-quickgelu
-    return {tag: partial(_open_clip_file, name, tag)
-            for tag in open_clip.list_pretrained_tags_by_model(name)
-            if get_pretrained_cfg(name, tag).get('quick_gelu', False) == quick_gelu}
+    return {tag: partial(_open_clip_file, name, tag, quick_gelu)
+            for tag in open_clip.list_pretrained_tags_by_model(name)}
 
 
-def _open_clip_file(name: str, tag: str) -> Path:
-    """Return the file of open_clip's weights, fetching it first. Raises ContractError."""
+def _open_clip_file(name: str, tag: str, quick_gelu: bool) -> Path:
+    """
+    Return the file of open_clip's weights, fetching it first.
+
+    Raises ConfigError where they were trained with another activation than ``quick_gelu`` says,
+    ContractError where they cannot be had.
+    """
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+    if get_pretrained_cfg(name, tag).get('quick_gelu', False) != quick_gelu:
+        other = f'{name.removesuffix(_QUICK)}{"" if quick_gelu else _QUICK}'
+        raise ConfigError(f'the weights {tag} were trained with another activation than {name} '
+                          f'has; expected text_model: {OPEN_CLIP}{other}')
     try:
         return Path(download_pretrained(get_pretrained_cfg(name, tag)))
     except (OSError, RuntimeError, ValueError) as error:  # no network, or no such file
         raise ContractError(
             f'the weights {tag} of {name} are not on this machine and cannot be fetched '
             f'({type(error).__name__}); on a machine with a network run\n'
-            f"  python -c 'import open_clip; open_clip.create_model(\"{name}\", \"{tag}\")'\n"
-            f'and give the file that it keeps here instead of the name. Without pretraining, say '
+            "  python -c 'from open_clip.pretrained import *; print(download_pretrained("
+            f"get_pretrained_cfg(\"{name}\", \"{tag}\"), cache_dir=\"weights\"))'\n"
+            'and give the file that it prints here instead of the name. Without pretraining, say '
             f'{RANDOM}') from error
 
 
@@ -311,8 +330,9 @@ def _text_tower(state: State) -> State:
     """Take the text half out of a whole CLIP: what belongs neither to images nor to both."""
     other = ('logit_scale', 'logit_bias', 'input_resolution', 'context_length', 'vocab_size',
              'attn_mask')
-    return {key.removeprefix('text.'): value for key, value in state.items()
-            if not key.startswith('visual.') and key not in other}
+    text = {key.removeprefix('text.'): value for key, value in state.items()
+            if not key.startswith('visual.')}
+    return {key: value for key, value in text.items() if key not in other}
 
 
 def _default_cache() -> Path:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Published evaluation protocols, for predictions and ground truth that lie in two folders.
 
@@ -12,7 +23,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hybrid_depth.errors import ConfigError
-from hybrid_depth_training.protocols.crops import Crop, eigen_kitti, eigen_nyu, garg, whole
+from hybrid_depth_training.protocols.crops import (
+    Crop,
+    eigen_kitti,
+    eigen_nyu,
+    garg,
+    garg_benchmark,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,8 @@ class Protocol:
 
 PROTOCOLS: dict[str, Protocol] = {
     'kitti': Protocol(
-        1e-3, 80.0, 1e-3, 80.0, {'garg': garg, 'eigen': eigen_kitti, 'none': whole}, 'garg',
+        1e-3, 80.0, 1e-3, 80.0,
+        {'garg': garg, 'garg_352': garg_benchmark, 'eigen': eigen_kitti, 'none': whole}, 'garg',
         256.0, '697 (raw LiDAR) or 652 (improved)',
         'Eigen et al. (NeurIPS 2014) with the crop of Garg et al. (ECCV 2016), as Monodepth2 '
         '(Godard et al., ICCV 2019) and Hybrid-depth (ICCV 2025) evaluate'),

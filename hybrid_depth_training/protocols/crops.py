@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 Which rows and columns of a ground-truth image are scored.
 
@@ -19,6 +30,22 @@ def garg(height: int, width: int) -> tuple[slice, slice]:
     """Return the crop of Garg et al. (ECCV 2016) for KITTI: no sky, no bonnet, no side edges."""
     return (slice(int(0.40810811 * height), int(0.99189189 * height)),
             slice(int(0.03594771 * width), int(0.96405229 * width)))
+
+
+def garg_benchmark(height: int, width: int) -> tuple[slice, slice]:
+    """
+    Return Garg's fractions of the lower middle 352x1216 of a KITTI image.
+
+    So BTS, NeWCRFs and PixelFormer score, whose networks see no more of it. Raises BadFrame where
+    the image is smaller.
+    """
+    top, left = height - 352, (width - 1216) // 2
+    if top < 0 or left < 0:
+        raise BadFrame('size_mismatch', f'the truth is {height} x {width} and this crop is of '
+                       'images of 352 x 1216 and more; give the original size, or --crop garg')
+    rows, columns = garg(352, 1216)
+    return (slice(top + rows.start, top + rows.stop),
+            slice(left + columns.start, left + columns.stop))
 
 
 def eigen_kitti(height: int, width: int) -> tuple[slice, slice]:

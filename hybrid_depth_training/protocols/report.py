@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """What an evaluation of two folders is written down as: CSV, Markdown and a picture."""
 from __future__ import annotations
 
@@ -52,7 +63,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         'images do not compare with theirs.', '',
         f'Protocol: {protocol.source}.', '',
         *_table([(f'**{Path(result["pred"]).name}**', f'{result["images"]} images',
-                           result, 'measured here')]), '',
+                  result, 'measured here')]), '',
         f'- Truth / prediction, median over the images: {result["scale_median"]:.3f}, standard '
         f'deviation {result["scale_std"]:.3f} of it.',
         f'- {100 * result["coverage"]:.1f} % of the truth has a prediction; the rest is not '
@@ -65,7 +76,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     if peers:
         sources = list(dict.fromkeys(peer.source for peer in peers))
         lines += _table([(p.method, p.given, p.figures, f'[{sources.index(p.source) + 1}]')
-                                  for p in peers])
+                         for p in peers])
         lines += ['', *(f'{number}. {source[0].upper()}{source[1:]}.'
                         for number, source in enumerate(sources, start=1))]
     elif is_published:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 What ament_copyright and ament_xmllint hold a package to, without ament.
 
@@ -14,8 +25,21 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADER = ('# Copyright 2026 The hybrid_depth_ros authors',
-          '# SPDX-License-Identifier: Apache-2.0')
+HEADER = """\
+# Copyright 2026 The hybrid_depth_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""  # ament_copyright knows licences by their text alone
 FOLDERS = ('hybrid_depth', 'hybrid_depth_ros', 'hybrid_depth_training', 'launch', 'test')
 
 
@@ -26,8 +50,7 @@ def sources() -> list[Path]:
 
 def test_every_source_has_the_header() -> None:
     without = [str(path.relative_to(ROOT)) for path in sources()
-               if path.stat().st_size
-               and tuple(path.read_text().splitlines()[:2]) != HEADER]
+               if path.stat().st_size and not path.read_text().startswith(HEADER)]
     assert without == []
 
 

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Cameras that share an engine: one backend per size, and no camera hears of another."""
 from __future__ import annotations
 
@@ -13,7 +24,7 @@ from hybrid_depth import engine as engine_module
 from hybrid_depth.camera import CameraModel
 from hybrid_depth.config import PipelineConfig
 from hybrid_depth.engine import Engine
-from hybrid_depth.errors import ConfigError
+from hybrid_depth.errors import BackendUnavailable, ConfigError
 from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth.types import Frame
 
@@ -43,6 +54,32 @@ def frame(camera: CameraModel, step: int, seed: int = 0) -> Frame:
     pose = np.eye(4)
     pose[0, 3] = 0.2 * step
     return Frame(image, step * 100_000_000, 'camera', camera, pose, 1)
+
+
+def test_memory_is_given_back_until_the_next_frame(tiny_model: Path,
+                                                   opened: list[tuple[int, int]]) -> None:
+    first = DepthPipeline(PipelineConfig(model=str(tiny_model)))
+    second = first.for_another_camera()
+    engine = first._engine
+    expected = first.run(frame(WIDE, 0)).depth_m
+    second.run(frame(ALIKE, 0))
+    first.free()
+    assert engine.sizes == [opened[1]]  # the other has it still
+    backend = second._backend
+    second.free()
+    second.free()
+    assert engine.sizes == []
+    with pytest.raises(BackendUnavailable, match='closed'):
+        backend.infer({})
+    np.testing.assert_array_equal(first.run(frame(WIDE, 0)).depth_m, expected)
+    assert engine.sizes == [opened[1]]
+    assert first._keyframes.choose(10**9, np.eye(4), 1) == []
+    first.close()
+    second.close()
+    assert engine.sizes == []
+    with pytest.raises(BackendUnavailable, match='closed'):
+        first.run(frame(TALL, 0))
+    assert engine.sizes == []
 
 
 def test_cameras_of_one_shape_share_a_backend(tiny_model: Path,

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """What is read of the kernel, from a /proc and /sys of the test's own, and of the GPU driver."""
 from __future__ import annotations
 
@@ -8,6 +19,8 @@ import os
 from pathlib import Path
 import shutil
 import subprocess
+import sys
+import time
 
 import pytest
 
@@ -47,10 +60,35 @@ def write(root: Path, files: dict[str, str]) -> None:
 def test_nothing_is_known_of_an_empty_machine(tmp_path: Path) -> None:
     assert machine.resident_mib(tmp_path) is None
     assert machine.available_mib(tmp_path) is None
+    assert machine.spent(tmp_path) == machine.Spent(None, None, None)
     assert machine.hottest(tmp_path) is None
     assert machine.governors(tmp_path) == ()
     assert machine.receive_buffer_limit(tmp_path) is None
     assert machine.gpus('libnothing-of-this-name.so.1') == ()
+
+
+def test_what_a_process_has_spent(tmp_path: Path) -> None:
+    ticks = os.sysconf('SC_CLK_TCK')
+    fields = ['0'] * 50
+    fields[11], fields[12], fields[19] = str(3 * ticks), str(2 * ticks), str(95 * ticks)
+    write(tmp_path, {'proc/self/stat': f'17 (a ) 9 name) {" ".join(fields)}\n',
+                     'proc/uptime': '107.50 400.00\n',
+                     'proc/self/schedstat': '4000000000 1250000000 77\n'})
+    spent = machine.spent(tmp_path)
+    assert spent == machine.Spent(12.5, 5.0, 1.25)
+    assert '12.50 s' in spent.text()
+    assert 'waited 1.25 s' in spent.text()
+
+
+def test_this_process_has_spent_something() -> None:
+    code = 'from hybrid_depth.machine import spent; sum(range(10**6)); now = spent(); ' \
+           'print(now.wall_s, now.cpu_s)'
+    start = time.monotonic()
+    printed = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                             check=True, cwd=Path(machine.__file__).parents[1]).stdout
+    wall_s, cpu_s = map(float, printed.split())
+    assert 0 < wall_s <= time.monotonic() - start + 0.02
+    assert 0 < cpu_s < 60
 
 
 def test_memory(tmp_path: Path) -> None:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The command line without ROS, as a user types it."""
 import json
 from pathlib import Path
@@ -8,6 +19,7 @@ import cv2
 import numpy as np
 from planes import plane_depth
 import pytest
+from tiny_model import TINY_PROMPTS, write_tiny_clip_prior_model
 
 from hybrid_depth.__main__ import main
 from hybrid_depth.camera import CameraModel
@@ -73,6 +85,21 @@ def test_limit_and_network_resolution(drive, tiny_model, tmp_path):
     files = sorted((out / 'depth').iterdir())
     assert [file.stem for file in files] == ['a', 'b']
     assert np.load(files[0]).shape != (96, 160)
+
+
+def test_infer_is_told_of_the_scene(drive, tmp_path, capsys):
+    model = tmp_path / 'model' / 'model.onnx'
+    model.parent.mkdir()
+    write_tiny_clip_prior_model(model)
+    depths = []
+    for prompt in ('', 'a street'):
+        assert infer(drive, tmp_path / 'out', model, '--scene-prompt', prompt) == 0
+        depths.append(np.load(tmp_path / 'out' / 'depth' / 'b.npy'))
+    seen = np.isfinite(depths[1])
+    np.testing.assert_allclose(depths[1][seen], TINY_PROMPTS['a street'] * depths[0][seen],
+                               rtol=1e-5)
+    assert infer(drive, tmp_path / 'out', model, '--scene-prompt', 'a cave') == 2
+    assert 'hybrid_depth_training embed' in capsys.readouterr().err
 
 
 def test_files_of_others_stay(drive, tiny_model, tmp_path):

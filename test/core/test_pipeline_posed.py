@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The pipeline with a recurrent model, whose depth a test can predict (see tiny_model.py)."""
 from __future__ import annotations
 
@@ -73,6 +84,17 @@ def test_the_first_frame_is_a_single_one_and_the_next_is_matched(
     expected = fused(pipeline, grey_frame(55, 1, None), [(50, 0.4)])
     np.testing.assert_allclose(second.depth_m, expected, rtol=1e-5)
     np.testing.assert_allclose(second.sigma_m, RELATIVE_SIGMA * expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize('steps', range(3))
+def test_warming_up_ends_where_a_frame_waits(pipeline: DepthPipeline, steps: int) -> None:
+    answers = iter([False] * steps + [True] * 3)
+    seen: list[dict] = []
+    pipeline.run(grey_frame(50, 0, None))  # the model for this camera is open
+    infer = pipeline._backend.infer
+    pipeline._backend.infer = lambda inputs: seen.append(inputs) or infer(inputs)
+    pipeline.warm_up(CAMERA, lambda: next(answers))
+    assert len(seen) == steps
 
 
 def test_features_and_motions_of_the_chosen_keyframes_reach_the_network(

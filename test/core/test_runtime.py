@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 from __future__ import annotations
 
 from pathlib import Path
@@ -49,6 +60,12 @@ def backend(request: pytest.FixtureRequest, tiny_model: Path):
     made = open_or_skip(request.param, tiny_model, SPEC)
     yield made
     made.close()
+
+
+def test_threads_are_few_and_still_between_frames() -> None:
+    options = ort.session_options(SPEC, SIZE, 3)
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
+    assert options.get_session_config_entry('session.intra_op.allow_spinning') == '0'
 
 
 def test_every_runtime_gives_the_models_depth(backend: Backend) -> None:

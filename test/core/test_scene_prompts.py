@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Words about the scene on the robot: the table beside a model, and the frames that follow."""
 from __future__ import annotations
 
@@ -67,6 +78,17 @@ def test_unknown_prompt_is_refused_with_the_list_and_the_command() -> None:
         table().find('a greenhouse')
     for part in ("'a greenhouse'", "'a kitchen'", "''", 'hybrid_depth_training embed'):
         assert part in str(caught.value)
+
+
+def test_command_of_the_refusal_can_be_pasted(model: Path) -> None:
+    import shlex
+    prompt = 'the robot\'s "lab"'
+    with pytest.raises(ConfigError) as caught:
+        text_inputs(model, tiny_spec(kind='clip_prior', text_dim=2), prompt)
+    words = shlex.split(str(caught.value).rpartition('with: ')[2])
+    assert words[:4] == ['python', '-m', 'hybrid_depth_training', 'embed']
+    assert words[words.index('--model') + 1] == str(model.parent)
+    assert json.loads(words[words.index('--prompts') + 1]) == [prompt]
 
 
 def test_more_prompts_keep_the_others() -> None:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The demo as a user runs it: three real processes, their end, and what they leave behind."""
 from __future__ import annotations
 
@@ -169,6 +180,7 @@ def running(model: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
         demo_command('--drive', 'synthetic', '--model', model, '--out', tmp_path / 'out'),
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True)
+
     def has_started() -> bool:
         children = processes_with(str(tmp_path / 'out'))  # and the demo itself
         return process.poll() is not None or (

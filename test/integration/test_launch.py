@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The launch files under the real launch and launch_ros; skipped where those are not installed."""
 from __future__ import annotations
 
@@ -30,6 +41,31 @@ service = LaunchService()
 service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
     PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)]))
 sys.exit(service.run())
+"""
+MANAGED = """
+from launch import LaunchDescription
+from launch.actions import EmitEvent, RegisterEventHandler
+from launch.event_handlers import OnProcessStart
+from launch.events import matches_action
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+def generate_launch_description():
+    node = LifecycleNode(
+        package='hybrid_depth_ros', executable='depth_node', name='rig', namespace='robot',
+        parameters=[{'autostart': False, 'model': MODEL, 'cameras': ['front', 'left']}],
+        remappings=[('left/image', '/left_camera/image_rect')], output='screen')
+    def ask(transition):
+        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node),
+                                           transition_id=transition))
+    return LaunchDescription([
+        RegisterEventHandler(OnProcessStart(target_action=node, on_start=[
+            ask(Transition.TRANSITION_CONFIGURE)])),
+        RegisterEventHandler(OnStateTransition(
+            target_lifecycle_node=node, start_state='configuring', goal_state='inactive',
+            entities=[ask(Transition.TRANSITION_ACTIVATE)])),
+        node])
 """
 
 
@@ -153,6 +189,37 @@ def test_depth_launch_starts_a_dead_node_again(environment, tiny_model):
     os.killpg(process.pid, signal.SIGINT)
     output = finish(process)
     assert process.returncode == 0, output
+
+
+def test_a_lifecycle_node_of_launch_is_configured_and_activated(environment, tiny_model, tmp_path):
+    path = tmp_path / 'managed.launch.py'
+    path.write_text(f'MODEL = {str(tiny_model)!r}\n{MANAGED}')
+    process = start(environment, str(path))
+    lines = []
+    while not any('active: images from' in line for line in lines):
+        lines.append(process.stdout.readline())
+        assert lines[-1], ''.join(lines)
+    assert '/robot/front/image, /left_camera/image_rect' in lines[-1]
+    os.killpg(process.pid, signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert 'process has finished cleanly' in output
+
+
+@pytest.mark.parametrize(('name', 'arguments', 'words'), [
+    ('demo.launch.py', ['record:=true', 'loop:=true'], 'record:=true wants an end'),
+    ('depth.launch.py', ['autostart:=false', 'rviz:=true'], "'rviz2' not found")])
+def test_a_launch_that_fails_leaves_no_node_behind(environment, name, arguments, words):
+    index = Path(environment['STAND_INS']) / 'share/ament_index/resource_index/packages/rviz2'
+    index.unlink()
+    try:
+        process = start(environment, name, *arguments)
+        output = finish(process)
+    finally:
+        index.touch()
+    assert process.returncode != 0
+    assert words in output
+    assert '[depth_node' not in output
 
 
 def test_depth_launch_refuses_an_unknown_backend(environment):

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """A short soak as a user runs it: real processes, faults, and the figures that it leaves."""
 from __future__ import annotations
 
@@ -15,7 +26,7 @@ pytest.importorskip('rclpy', reason='rclpy is not installed: no node can be run'
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {'faults_injected', 'crashes', 'restarts', 'frames', 'wrong_frames',
         'memory_growth_percent', 'recovery_frames_max', 'fuzz_inputs', 'seed', 'seconds',
-        'versions'}
+        'versions', 'restart_times'}
 KINDS = ('frame_loss', 'odometry_jump', 'corrupt_cdr', 'out_of_memory', 'kill_9')
 
 
@@ -31,12 +42,17 @@ def test_a_short_soak_finds_nothing(tmp_path: Path) -> None:
     assert all(figures['faults_injected'][kind] >= 1 for kind in KINDS)
     assert figures['crashes'] == figures['wrong_frames'] == 0
     assert figures['restarts'] == figures['faults_injected']['kill_9']
+    (restart,) = figures['restart_times']
+    assert restart['cpu_s'] > 0
+    assert 0 < restart['active_s'] < restart['depth_s']
     assert figures['frames'] > 0
     assert figures['recovery_frames_max'] <= 3
     assert figures['fuzz_inputs'] > 0
     page = (tmp_path / 'soak.md').read_text()
     assert 'Nothing.' in page
     assert '| `kill_9` | 1 |' in page
+    assert f"{restart['depth_s']:.2f} s; {restart['depth_s']:.2f} s |" in page
+    assert restart['active_s'] - (restart['waited_s'] or 0.0) < 1.5
     assert str(tmp_path) not in page
 
 

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """A depth node and a client that is camera, odometry and listener, in one process."""
 from __future__ import annotations
 
@@ -43,10 +54,12 @@ class FakePipeline:
         self.config = config
         self.spec = tiny_spec()
         self.frames: list[Frame] = []
-        self.is_closed = False
+        self.is_closed = self.is_free = False
         self.delay_s = 0.0
         self.error: Exception | None = None
         self.gate: threading.Event | None = None
+        self.warm_gate: threading.Event | None = None  # likewise, of warm_up
+        self.was_hurried: bool | None = None
         self.more: dict[str, Any] = {}  # fields of the next results
 
     def backend_facts(self) -> dict[str, str]:
@@ -58,8 +71,14 @@ class FakePipeline:
     def configure(self, config: Any) -> None:
         self.config = config
 
-    def warm_up(self, camera: CameraModel) -> None:
+    def warm_up(self, camera: CameraModel, is_hurried: Callable[[], bool]) -> None:
         self.warmed_up_for = camera
+        if self.warm_gate is not None:
+            self.warm_gate.wait(PATIENCE_S)
+        self.was_hurried = is_hurried()
+
+    def free(self) -> None:
+        self.is_free = True
 
     def close(self) -> None:
         self.is_closed = True
@@ -68,6 +87,7 @@ class FakePipeline:
         return type(self)(self.config)
 
     def run(self, frame: Frame, extras: Any = ()) -> DepthResult:
+        self.is_free = False
         self.frames.append(frame)
         self.extras = extras
         if self.gate is not None:
@@ -213,8 +233,9 @@ class Bench:
 
     def close(self) -> None:
         for pipeline in self.pipelines:
-            if getattr(pipeline, 'gate', None) is not None:
-                pipeline.gate.set()
+            for gate in (getattr(pipeline, name, None) for name in ('gate', 'warm_gate')):
+                if gate is not None:
+                    gate.set()
         self.executor.shutdown()
         self.node.destroy_node()
         self.client.destroy_node()

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Maps and clouds for costmaps through a real node, of a world of boxes that is known exactly."""
 from __future__ import annotations
 
@@ -92,6 +103,25 @@ def xyz(cloud: PointCloud2) -> np.ndarray:
     return points
 
 
+def cells(message: Any) -> dict[tuple[float, float], list[float]]:
+    """Return layers by x and y of what was seen, as a reader of either form finds them."""
+    names = ['elevation', 'variance', 'elevation_max', 'n_points']
+    if isinstance(message, PointCloud2):
+        assert [field.name for field in message.fields] == ['x', 'y', 'z', *names[1:]]
+        return {(x, y): rest for x, y, *rest in xyz(message).tolist()}
+    assert list(message.layers) == names
+    info = message.info
+    corner_x = info.pose.position.x + info.length_x / 2
+    corner_y = info.pose.position.y + info.length_y / 2
+    found = {}
+    layers = [np.asarray(data.data) for data in message.data]
+    for index in np.flatnonzero(np.isfinite(layers[0])).tolist():
+        column, row = divmod(index, message.data[0].layout.dim[1].size)
+        found[corner_x - info.resolution * (row + 0.5), corner_y
+              - info.resolution * (column + 0.5)] = [float(layer[index]) for layer in layers]
+    return found
+
+
 def test_occupancy_stays_in_the_odometry_frame_as_the_robot_moves(rig: Bench) -> None:
     start(rig, 'bev/occupancy')
     drive(rig, *(0.13 * index for index in range(12)))
@@ -164,12 +194,7 @@ def test_elevation_is_that_of_the_box_and_its_ground(rig: Bench) -> None:
     drive(rig, 0.0, 0.0)
     message = shoot(rig, 2050, 'bev/elevation')
     assert message.header.frame_id == 'odom'
-    if not isinstance(message, PointCloud2):
-        pytest.skip('grid_map_msgs is installed: the form for machines without it is not in use')
-    assert [field.name for field in message.fields] == [
-        'x', 'y', 'z', 'variance', 'elevation_max', 'n_points']
-    cells = xyz(message)
-    place = {(x, y): rest for x, y, *rest in cells.tolist()}
+    place = cells(message)
     assert place[4.25, -0.25][0] == pytest.approx(0.0, abs=0.01)
     assert place[6.25, 1.75][2] == pytest.approx(1.6, abs=0.1)
     assert (9.75, 2.75) not in place  # hidden

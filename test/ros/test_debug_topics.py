@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The topics that say how long frames take, and the status of the process."""
 from __future__ import annotations
 
@@ -106,7 +117,8 @@ def status(monkeypatch: pytest.MonkeyPatch, heat: machine.Heat | None,
            *gpus: machine.Gpu) -> tuple[DiagnosticStatus, dict[str, str]]:
     monkeypatch.setattr(machine, 'hottest', lambda: heat)
     monkeypatch.setattr(machine, 'gpus', lambda: gpus)
-    made = process_status.process_status('name', 'host', 7.0)
+    made = process_status.process_status('name', 'host', 7.0,
+                                         machine.Spent(0.61, 0.5, None))
     return made, {entry.key: entry.value for entry in made.values}
 
 
@@ -116,6 +128,8 @@ def test_keys_are_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name.replace('<n>', '0') for name in first_cells('The process')] == list(values)
     assert (values['gpu0.memory_used_mib'], values['gpu0.celsius']) == ('512.0', 'unknown')
     assert values['temperature.celsius'] == '50.0'
+    assert [values[f'start.{name}_s'] for name in ('active', 'cpu', 'waited')] == \
+        ['0.61', '0.50', 'unknown']
 
 
 @pytest.mark.parametrize(('heat', 'level'), [

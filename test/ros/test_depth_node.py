@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The node on real topics, with the tiny model: outputs, headers, demand, parameters."""
 from __future__ import annotations
 
@@ -157,6 +168,7 @@ def test_nothing_is_received_or_computed_without_listener(bench: Bench) -> None:
     # ready for the camera, and from then on not even that is listened to
     bench.until(lambda: bench.infos.get_subscription_count() == 0)
     assert bench.pipeline.warmed_up_for.width == WIDTH
+    assert bench.pipeline.was_hurried is False
     assert bench.images.get_subscription_count() == 0
     assert bench.odometry.get_subscription_count() == 0
     bench.listen('depth/image')
@@ -171,6 +183,18 @@ def test_nothing_is_received_or_computed_without_listener(bench: Bench) -> None:
     bench.until(lambda: bench.images.get_subscription_count() == 0)
     assert len(bench.pipeline.frames) == frames
     bench.diagnosed(lambda status, _: status.level == b'\0' and 'idle' in status.message)
+
+
+def test_an_image_that_waits_cuts_the_warming_up_short(bench: Bench) -> None:
+    bench.start('depth/image')
+    bench.pipeline.warm_gate = threading.Event()
+    bench.calibrate()
+    bench.until(lambda: hasattr(bench.pipeline, 'warmed_up_for'))
+    bench.send()
+    bench.until(lambda: bench.node._resources.cameras[0].stats.snapshot().received == 1)
+    bench.pipeline.warm_gate.set()
+    bench.until(lambda: len(bench.received['depth/image']) == 1)
+    assert bench.pipeline.was_hurried is True
 
 
 def test_newest_image_wins_under_overload(bench: Bench) -> None:

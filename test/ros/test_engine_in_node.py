@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The node's topics live while an engine is built, and no frame is wrong then or later."""
 from __future__ import annotations
 
@@ -87,7 +98,7 @@ def test_the_node_publishes_while_an_engine_is_built(bench: Bench, shop: Worksho
 def test_an_engine_that_is_refused_is_a_warning(bench: Bench, shop: Workshop,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     shop.manners(fp16='wrong', fp16_safe='nan', fp32='constant')
-    monkeypatch.setattr('hybrid_depth.runtime.serving.BuildProcess', _Inside)
+    monkeypatch.setattr('hybrid_depth.runtime.build_process.BuildProcess', _Inside)
     bench.start('depth/image')
     bench.calibrate()
     bench.send_and_wait()

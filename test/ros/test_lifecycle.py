@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Transitions of the node, in process and by service, and the process around it."""
 from __future__ import annotations
 
@@ -10,6 +21,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 import weakref
 
@@ -51,7 +63,10 @@ def test_any_number_of_cycles_without_leaks(bench: Bench) -> None:
             bench.infos.publish(camera_info(focal=100.0 + cycle))
             bench.until(lambda: node._resources.cameras[0].source.state is not None)
             bench.send_and_wait()
+            assert not bench.pipeline.is_free
             assert node.trigger_deactivate() == SUCCESS
+            assert bench.pipeline.is_free
+            assert not bench.pipeline.is_closed
             assert inference_threads() == []
             bench.until(lambda: bench.images.get_subscription_count() == 0)
         assert node.trigger_cleanup() == SUCCESS
@@ -217,6 +232,39 @@ def test_process_starts_itself_and_ends_cleanly(environment: dict[str, str], tin
         rest, _ = process.communicate(timeout=60)
         assert process.returncode == 0, rest
         assert 'Traceback' not in rest
+    finally:
+        process.kill()
+
+
+def test_a_signal_that_comes_twice_asks_once(environment: dict[str, str],
+                                             tiny_model: Path) -> None:
+    process = start_process(environment, f'model:={tiny_model}')
+    try:
+        assert 'active' in read_until(process, 'active: images from')
+        process.send_signal(signal.SIGTERM)  # to the group
+        process.send_signal(signal.SIGINT)  # and from launch, who is told too
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, rest
+    finally:
+        process.kill()
+
+
+def test_a_second_signal_later_ends_at_once(environment: dict[str, str]) -> None:
+    # a process whose orderly end takes too long
+    code = ('import time\nfrom hybrid_depth_ros import depth_node\n'
+            'depth_node._SAME_REQUEST_S = 0.2\n'
+            'kept = depth_node._call_on_signal(lambda: print("told", flush=True))\n'
+            'print("ready", flush=True)\ntime.sleep(60)\n')
+    process = subprocess.Popen([sys.executable, '-c', code], text=True, env=environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        assert 'ready' in read_until(process, 'ready')
+        process.send_signal(signal.SIGINT)
+        assert 'told' in read_until(process, 'told')
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
     finally:
         process.kill()
 

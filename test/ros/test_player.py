@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The player: what it plans, how it reads ahead, and what arrives on real topics."""
 from __future__ import annotations
 
@@ -41,6 +52,8 @@ def make_drive(stamps_ns: list[int], has_pose: bool = True) -> Drive:
 
 STAMPS = [10**9, 10**9 + 100_000_000, 10**9 + 250_000_000]
 
+SIX = make_drive([10**9 + i * 50_000_000 for i in range(6)])
+
 
 def planned(drive: Drive, **changes):
     options = {'limit': 0, 'is_looping': False, 'rate': 1.0, **changes}
@@ -69,6 +82,29 @@ def test_loop_goes_on_in_time_and_jumps_back_in_space():
     assert [frame.index for frame in frames] == [0, 1, 2, 0, 1]
     assert [frame.odometry.pose.pose.position.x for frame in frames] == [0, 1, 2, 0, 1]
     assert frames[3].odometry.twist.twist.linear.x == 0.0
+
+
+@pytest.mark.parametrize(('room', 'reads'), [(2 * 1024**3, 3), (10, 7)])
+def test_a_lap_is_read_once_where_it_fits(monkeypatch, room, reads):
+    monkeypatch.setattr(player, 'READ_AHEAD_BYTES', room)
+    made = make_drive(STAMPS)
+    asked = []
+    drive = Drive('made', CAMERA, tuple(STAMPS),
+                  lambda index: asked.append(index) or made.frame(index), None)
+    frames = list(itertools.islice(planned(drive, is_looping=True), 7))
+    assert len(asked) == reads
+    gaps = [b.offset_ns - a.offset_ns for a, b in itertools.pairwise(frames)]
+    assert gaps[:2] == gaps[3:5]
+    assert gaps[2] == gaps[1]  # from the last of a lap to the first of the next
+
+
+def test_play_in_a_loop_starts_when_one_lap_is_read(domain, made_player, monkeypatch):
+    asked = []
+    monkeypatch.setattr(player, 'wait_for_listeners', lambda *_: asked.append(1) or 'nobody')
+    stop = threading.Event()
+    threading.Timer(20, stop.set).start()  # or it would read on and on
+    assert player.run(made_player, make_drive(STAMPS), options(loop=True), stop) == 1
+    assert asked
 
 
 @pytest.mark.parametrize('stamps', [[5, 5], [5, 4]])
@@ -154,9 +190,7 @@ class Listener:
 
 
 @pytest.fixture
-def made_player(domain, monkeypatch):
-    drive = make_drive([10**9 + i * 50_000_000 for i in range(6)])
-    monkeypatch.setattr(player, 'open_drive', lambda path: drive)
+def made_player(domain):
     rclpy.init(domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
     node = player.DrivePlayer()
     yield node
@@ -176,7 +210,7 @@ def test_what_is_reported_is_what_arrives(domain, made_player, tmp_path):
     try:
         report_path = tmp_path / 'new' / 'played.json'
         arguments = options(report=report_path)
-        assert player.run(made_player, arguments, threading.Event()) == 0
+        assert player.run(made_player, SIX, arguments, threading.Event()) == 0
     finally:
         listener.close()
     report = json.loads(report_path.read_text())
@@ -198,17 +232,21 @@ def test_what_is_reported_is_what_arrives(domain, made_player, tmp_path):
                zip(listener.arrivals, stamps, strict=True))
 
 
-def test_gives_up_when_nobody_listens(made_player, tmp_path):
+def test_gives_up_when_nobody_listens(made_player, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(player, 'TELL_AFTER_S', 0.0)
     arguments = options(timeout=0.5, report=tmp_path / 'played.json')
-    assert player.run(made_player, arguments, threading.Event()) == 1
+    assert player.run(made_player, SIX, arguments, threading.Event()) == 1
     assert not arguments.report.exists()
+    said = capfd.readouterr().err
+    assert said.count('waiting: nobody subscribes to /image') == 1, said
+    assert said.count('gave up after 0 s: nobody subscribes to /image') == 1, said
 
 
 def test_waits_for_a_node_that_is_not_there(domain, made_player):
     listener = Listener(domain)
     try:
         arguments = options(timeout=1.5, wait_active='no_such_node')
-        assert player.run(made_player, arguments, threading.Event()) == 1
+        assert player.run(made_player, SIX, arguments, threading.Event()) == 1
     finally:
         listener.close()
     assert listener.messages['image'] == []
@@ -217,6 +255,7 @@ def test_waits_for_a_node_that_is_not_there(domain, made_player):
 def test_unreadable_drive_is_one_line_and_status_2(capfd, monkeypatch, domain):
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
     monkeypatch.setattr(player.signal, 'signal', lambda *_: None)  # pytest keeps its own
+    monkeypatch.setattr(player.rclpy, 'init', lambda **_: pytest.fail('ROS was started'))
     assert player.main(['--drive', '/no/such/drive']) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith('player:')]
     assert len(errors) == 1
@@ -230,7 +269,7 @@ def test_tf_says_what_odometry_says(domain, made_player):
     listener = Listener(domain, [(messages.TFMessage, '/tf', moving.append, 50),
                                  (messages.TFMessage, '/tf_static', static.append, latched)])
     try:
-        assert player.run(made_player, options(), threading.Event()) == 0
+        assert player.run(made_player, SIX, options(), threading.Event()) == 0
     finally:
         listener.close()
     transforms = [message.transforms[0] for message in moving]

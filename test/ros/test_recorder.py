@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The recorder: what it finds wrong in outputs, and how it accounts for every frame."""
 from __future__ import annotations
 
@@ -212,5 +223,5 @@ def test_medians_of_the_stages_that_the_node_reports():
     statuses = [{'stage_ms.inference': text, 'drops.replaced': '1'} for text in ('9', '20', '30')]
     stages = [recorder.stages_of(status) for status in statuses]
     assert recorder.stage_medians([*stages, {'publish': 4.0}]) == {'inference': 20.0,
-                                                                    'publish': 4.0}
+                                                                   'publish': 4.0}
     assert recorder.stages_of({'stage': '3'}) == {}

@@ -1,11 +1,23 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The judge of the soak sees what is wrong, and the accounts see what is missing."""
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +29,11 @@ from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth.runtime import BackendOptions, load_backend
 from hybrid_depth.types import Frame
 from hybrid_depth_ros.conversions import fill_float_image
-from hybrid_depth_ros.soak import scene
+from hybrid_depth_ros.soak import report, scene
 from hybrid_depth_ros.soak.campaign import order, Tally
 from hybrid_depth_ros.soak.faults import FAULTS
 from hybrid_depth_ros.soak.oracle import Account, Oracle, Sent, unaccounted
+from hybrid_depth_ros.soak.world import Restart, World
 
 CAMERA = scene.CAMERAS['front']
 
@@ -97,6 +110,63 @@ def test_growth_is_of_the_warm_process() -> None:
         pytest.approx(3.0)
     assert Tally(memory=[50, 90, 100, 100]).memory_growth_percent() == pytest.approx(100 / 9)
     assert Tally().memory_growth_percent() == 0.0
+
+
+def test_a_slow_start_is_a_problem_unless_others_had_the_cpus() -> None:
+    quick, waited, slow = (Restart(active_s, 0.5, waited_s, active_s + 0.3)
+                           for active_s, waited_s in ((0.6, None), (9.0, 8.4), (2.4, 0.6)))
+    unknown = Restart(None, None, None, 3.0)
+    assert (quick.own_s, unknown.own_s) == (0.6, None)
+    figures = {'recovery_frames_max': 1, 'memory_growth_percent': 0.0}
+
+    def problems(*restarts: Restart) -> list[str]:
+        world = SimpleNamespace(crashes=[], restarts=restarts,
+                                driver=SimpleNamespace(oracle=SimpleNamespace(wrong=[])))
+        return report.problems(world, Tally(), figures)
+    assert problems(quick, waited, unknown) == []
+    (found,) = problems(quick, slow)
+    assert 'took 1.8 s' in found
+
+
+class _Children:
+    """Two nodes that end at once, and one that lives."""
+
+    def __init__(self) -> None:
+        self.left = 2
+
+    def start(self, name: str, command: list[str]) -> None:
+        pass
+
+    def status(self, name: str) -> int | None:
+        self.left -= 1
+        return 0 if self.left >= 0 else None
+
+
+def test_a_restart_is_measured_from_the_last_end(tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    class Driver(SimpleNamespace):
+        def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+            clock[0] += 0.1
+            if condition is not None and not condition():
+                self.right.append(clock[0])
+                self.process = {f'start.{name}_s': '0.50' for name in ('active', 'cpu', 'waited')}
+            return True
+    clock = [100.0]
+    monkeypatch.setattr('hybrid_depth_ros.soak.world.time',
+                        SimpleNamespace(monotonic=lambda: clock[0]))
+    driver = Driver(right=[], process={}, status={}, good=lambda: None,
+                    image_readers=lambda: {b'new'})
+    world = World(_Children(), driver, random.Random(0), tmp_path)
+    for end_s in (110.0, 120.0):
+        clock[0] = end_s
+        world._is_end_expected = True
+        assert world.supervise()
+    driver.status['state'] = 'active'
+    assert world.wait_ready()
+    assert world.ends == 2
+    (restart,) = world.restarts
+    assert restart.active_s == 0.5
+    assert 0 < restart.depth_s < 1.0
 
 
 def test_every_fault_says_what_it_does() -> None:

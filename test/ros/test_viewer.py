@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The live viewer: what the node publishes reaches the stream, frame by frame."""
 from __future__ import annotations
 
@@ -82,7 +93,7 @@ def test_images_of_another_size_are_said_to_be_so(
     bench, viewer, _ = shown
     camera = CameraModel(WIDTH, HEIGHT, 100.0, 100.0, 63.5, 47.5).resized(WIDTH // 2, HEIGHT // 2)
     bench.pipeline.more = {'camera': camera, 'depth_m': np.ones((HEIGHT // 2, WIDTH // 2),
-                                                               np.float32)}
+                                                                np.float32)}
     bench.send()
     bench.until(lambda: 'size_mismatch' in caplog.text)
     assert viewer.shown == 0

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The objective clip_prior: it learns, with words and without; its data, its table, its export."""
 from dataclasses import replace
 import json
@@ -40,12 +51,14 @@ from hybrid_depth_training.data.captions import (  # noqa: E402
     captioned,
     NYU_SCENES,
     read_captions,
+    SUN_SCENES,
     VOCABULARY,
 )
 from hybrid_depth_training.embed import embed, make_table  # noqa: E402
 from hybrid_depth_training.objectives import make_objective  # noqa: E402
 from hybrid_depth_training.supervised import SingleOptions  # noqa: E402
 from hybrid_depth_training.train import train  # noqa: E402
+from hybrid_depth_training.views import DataMix  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK = {'backbone': 'efficientnet_lite0', 'backbone_weights': 'random', 'width': 16, 'bins': 16,
@@ -208,19 +221,37 @@ def test_captions_by_pattern(tmp_path):
             read_captions(table)
 
 
-def test_shipped_captions_are_of_scenes_in_the_vocabulary():
+def test_shipped_captions_are_of_scenes_in_the_vocabulary(tmp_path):
     nyu = read_captions(ROOT / 'config' / 'captions' / 'nyu.yaml')
     assert set(nyu.values()) == {caption_of(label) for label in NYU_SCENES} | {'a scene'}
-    recording = load_one()
-    for label in NYU_SCENES:
-        named = captioned(replace(recording, name=f'{label}_0012/rgb_00001'), nyu)
-        assert named[0].caption == caption_of(label)
-    rooms = read_captions(ROOT / 'config' / 'captions' / 'rooms.yaml')
-    assert set(rooms.values()) <= {*VOCABULARY, 'a scene'}
+    tiny_data.WRITERS['nyu'](tmp_path)
+    recording = load('nyu', str(tmp_path))[0]
+    # two folders of the data set are not called by their label
+    spelled = {label: caption_of(label) for label in NYU_SCENES} | {
+        'excercise_room': 'an exercise room', 'nyu_office': 'an office'}
+    for folder, caption in spelled.items():
+        for name in (f'{folder}_0012', folder):  # of training, of the official test set
+            named = captioned(replace(recording, name=f'{name}/rgb_00001'), nyu)
+            assert named[0].caption == caption, name
+    for table in ('rooms', 'kitti'):
+        said = read_captions(ROOT / 'config' / 'captions' / f'{table}.yaml')
+        assert set(said.values()) <= {*VOCABULARY, 'a scene'}
 
 
-def load_one():
-    return load('synthetic', '', count=1, height=32, width=64)[0]
+def test_vocabulary_has_rooms_streets_and_nature_in_plain_english():
+    assert len(set(VOCABULARY)) == len(VOCABULARY) > 90
+    for sentence in ('an office corridor', 'a warehouse', 'a hospital corridor', 'an orchard',
+                     'a residential street', 'a forest', 'a construction site', 'stairs',
+                     'an indoor scene', 'an outdoor scene'):
+        assert sentence in VOCABULARY
+    for sentence in VOCABULARY:
+        article, _, rest = sentence.partition(' ')
+        assert '_' not in sentence
+        assert sentence in ('stairs', 'crossroads') or article == (
+            'an' if rest[0] in 'aeiou' else 'a')
+    assert (caption_of('idk'), caption_of('')) == ('', '')
+    assert caption_of('office_dining') in VOCABULARY
+    assert 'an office dining' not in VOCABULARY
 
 
 def test_sun_rgbd_gives_scene_labels_and_exact_depth(tmp_path):
@@ -236,6 +267,24 @@ def test_sun_rgbd_gives_scene_labels_and_exact_depth(tmp_path):
     split.write_text('SUNRGBD/kv1/NYUdata/NYU0001\n')
     (only,) = load('sunrgbd', str(tmp_path), split_file=str(split))
     assert only.name == 'kv1/NYUdata/NYU0001'
+
+
+def test_sun_rgbd_is_learned_from_with_its_own_labels(tiny_config, tmp_path, monkeypatch):
+    tiny_data.WRITERS['sunrgbd'](tmp_path)
+    config = tiny_config(objective='clip_prior', options=options(), batch=4, groups={
+        'plane': GroupConfig(32, 64)})
+    config = replace(config, sources=[SourceConfig('sunrgbd', str(tmp_path), 'plane',
+                                                   hold_out=0.0)])
+    told, said = objective(), []
+    monkeypatch.setattr(told, 'text', lambda captions, text=told.text: (
+        said.extend(captions), text(captions))[1])
+    torch.manual_seed(0)
+    told.loss(DataMix(config).batch(0), 0)['loss'].backward()
+    assert set(said) <= {'', 'an office kitchen'}
+    assert 'an office kitchen' in said
+    assert any(p.grad is not None and p.grad.abs().max() > 0
+               for p in told.network.trca.parameters())
+    assert {caption_of(label) for label in SUN_SCENES} <= set(make_table(config).prompts)
 
 
 # ----------------------------------------------------------------------- table and export
@@ -256,6 +305,11 @@ def test_embedding_more_prompts(tiny_config, tmp_path):
         embed(tmp_path, ['a greenhouse'])
     with pytest.raises(ConfigError, match='one or more'):
         embed(tmp_path, [' '])
+    elsewhere = replace(table, text_weights='/home/me/clip.pt')  # where the model was trained
+    write_table(tmp_path / TABLE, elsewhere)
+    with pytest.raises(ConfigError, match=r'clip\.pt.*give it with --weights'):
+        embed(tmp_path, ['a greenhouse'])
+    assert 'a greenhouse' in embed(tmp_path, ['a greenhouse'], 'random').prompts
 
 
 @pytest.mark.slow

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The coarse stage: it takes the right cells, learns what it should, and orders real patches."""
 import math
 
@@ -9,7 +20,12 @@ from tiny_data import write_tusimple
 
 torch = pytest.importorskip('torch', reason='the training extra is not installed')
 from hybrid_depth.errors import ConfigError  # noqa: E402
-from hybrid_depth_training.coarse import Coarse, draw_ladders, Ladders, patch_features  # noqa: E402
+from hybrid_depth_training.coarse import (  # noqa: E402
+    Coarse,
+    draw_ladders,
+    Ladders,
+    patch_features,
+)
 from hybrid_depth_training.data import load  # noqa: E402
 from hybrid_depth_training.ordering import lane_map  # noqa: E402
 

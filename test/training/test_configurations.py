@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Every configuration in config/training can be read, built and trained, here on miniatures."""
 from dataclasses import fields, replace
 from importlib import import_module
@@ -51,13 +62,21 @@ def small_options(config: TrainConfig) -> dict[str, Any]:
     module, _, name = OBJECTIVES[config.objective].partition(':')
     options = without_files(getattr(import_module(module), name).Options, config.options)
     if 'hybrid' in options:
-        small = {key: value for key, value in SMALL_HYBRID.items()
-                 if key != 'dino' or options['hybrid'].get(key) != 'none'}
-        options['hybrid'] = without_files(HybridConfig, {**options['hybrid'], **small})
+        options['hybrid'] = small_hybrid(options['hybrid'])
     if 'clip_prior' in options:
-        small = {'backbone': 'swin_tiny'} if 'swin' in options['clip_prior']['backbone'] else {}
-        options['clip_prior'] = {**options['clip_prior'], **SMALL_CLIP_PRIOR, **small}
+        network = {**options['clip_prior'], **SMALL_CLIP_PRIOR}
+        if 'swin' in network['backbone']:
+            network['backbone'] = 'swin_tiny'
+        if 'hybrid' in network:
+            network['hybrid'] = small_hybrid(network['hybrid'])
+        options['clip_prior'] = network
     return options
+
+
+def small_hybrid(options: dict[str, Any]) -> dict[str, Any]:
+    small = {key: value for key, value in SMALL_HYBRID.items()
+             if key != 'dino' or options.get(key) != 'none'}
+    return without_files(HybridConfig, {**options, **small})
 
 
 def reduced(config: TrainConfig, folder: Path) -> TrainConfig:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """PixelFormer: windows, queries, bins, backbones, and what other networks take from it."""
 import math
 
@@ -143,6 +154,15 @@ def test_sizes_of_the_paper():
     assert query.shape == (1, 512, 15, 20)
     assert [level.query.out_channels for level in decoder.levels] == [1024, 512, 256, 128]
     assert [level.attention.heads for level in decoder.levels] == [32, 16, 8, 4]
+
+
+def test_maps_that_have_the_width_already_are_taken_as_they_are():
+    """Those of Swin Base, in the publication's code; those of the others are projected."""
+    with torch.device('meta'):
+        base = pixelformer.PixelFormer((128, 256, 512, 1024))
+        large = pixelformer.PixelFormer((192, 384, 768, 1536))
+    assert all(isinstance(level.skip, nn.Identity) for level in base.levels)
+    assert [level.skip.in_channels for level in large.levels] == [1536, 768, 384, 192]
 
 
 # ---------------------------------------------------------------------------------------- bins

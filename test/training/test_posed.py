@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Matching along a known motion: the geometry of the sweep, and what is made of it."""
 from contextlib import contextmanager
 import math
@@ -14,6 +25,7 @@ from torch.nn import functional as F  # noqa: E402, N812
 from hybrid_depth.camera import CameraModel  # noqa: E402
 from hybrid_depth_training.models import posed  # noqa: E402
 from hybrid_depth_training.models.compact import CompactDepth, double  # noqa: E402
+from hybrid_depth_training.models.finer import folded_grey, GREY_CHANNELS  # noqa: E402
 from hybrid_depth_training.models.posed import PosedDepth, spread  # noqa: E402
 from hybrid_depth_training.models.sweep import folded, rays_at_stride, sweep  # noqa: E402
 
@@ -388,8 +400,10 @@ def test_features_are_of_unit_length_per_group_and_those_of_a_source_are_the_sam
                            torch.eye(4).view(1, 1, 4, 4), torch.zeros(1, 1)).features
         as_source = network.source_features(image[:, None])[:, 0]
     torch.testing.assert_close(features, as_source)
-    length = features.view(1, GROUPS, -1, 16, 24).norm(dim=2)
+    matched = features[:, :-GREY_CHANNELS]
+    length = matched.reshape(1, GROUPS, -1, 16, 24).norm(dim=2)
     assert 0.9 < length.min() <= length.max() <= 1
+    assert torch.equal(features[:, -GREY_CHANNELS:], folded_grey(image))
 
 
 def test_gradients_reach_every_parameter_that_learns():
@@ -431,7 +445,7 @@ def test_single_frame_that_is_off_by_a_factor_ends_at_what_was_matched(network):
     fresh = PosedDepth(network.single).eval()  # corrections of zero: the joint opinion is left
     with torch.no_grad():
         sources = fresh.source_features(picture(10)[:, None])
-        inputs = (K, sources, motion(x=0.4)[None, None], torch.ones(1, 1))
+        inputs = (image, K, sources, motion(x=0.4)[None, None], torch.ones(1, 1))
         single = fresh.single.single_frame(image, K)
         flat = single._replace(log_depth=torch.full_like(single.log_depth, 1.0))
         means = []

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """The hybrid single-frame network: DINO takes part, and both encoders stay as they came."""
 from functools import partial
 from pathlib import Path
@@ -124,7 +135,7 @@ def test_dino_sees_the_whole_image_in_the_colours_of_its_pretraining(network, mo
 
 @torch.no_grad()
 def test_structure_is_joined_where_it_was_seen(network):
-    """DINO's maps come beside the encoder's own, at strides 16 and 8, in their places."""
+    """The maps of DINO come beside the encoder's own, at strides 16 and 8, in their places."""
     image = picture()
     skips = network.encoder(network.normalised(image))[-2::-1]
     joined = network.joined(image, skips)

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """What the supervised objectives learn from, and what they leave as it is."""
 import math
 from pathlib import Path
@@ -91,7 +102,7 @@ def test_doubt_has_strength_and_is_drawn_from_its_generator_alone():
 
 
 def motions(batch: int = 500) -> torch.Tensor:
-    """Return motions (B, 2, 4, 4) of 5 m, and of none, with a turn."""
+    """Return motions, (B, 2, 4, 4), of 5 m, and of none, with a turn."""
     matrix = torch.eye(4).repeat(batch, 2, 1, 1)
     c, s = math.cos(0.3), math.sin(0.3)
     matrix[..., :3, :3] = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
@@ -214,6 +225,36 @@ def test_the_two_scalars_have_their_own_rate_and_do_not_decay():
     assert len(scalars['params']) == 2
 
 
+def test_held_matching_stays_as_it_is_while_sigma_learns():
+    objective = posed(hold_matching=True).train()
+    before = {key: value.clone() for key, value in objective.network.state_dict().items()}
+    optimizer = torch.optim.AdamW(objective.parameter_groups(), lr=0.1)
+    objective.loss(painted_batch(), 0)['loss'].backward()
+    optimizer.step()
+    changed = {key.split('.')[0] for key, value in objective.network.state_dict().items()
+               if not torch.equal(value, before[key])}
+    assert changed == {'fusion', 'refine'}
+
+
+def test_depth_learns_before_the_second_look_and_sigma_after_it():
+    objective = posed().train()
+    posed_out = {}
+    refined = objective.network.refined
+
+    def kept(*args):
+        posed_out['found'] = refined(*args)
+        for value in posed_out['found']:
+            value.requires_grad and value.retain_grad()
+        return posed_out['found']
+    objective.network.refined = kept
+    objective.loss(painted_batch(), 0)['loss'].backward()
+    found = posed_out['found']
+    assert not torch.equal(found.log_depth, found.first_log_depth)
+    assert found.log_depth.grad is None
+    assert found.first_log_depth.grad.abs().sum() > 0
+    assert found.log_b.grad.abs().sum() > 0
+
+
 @torch.no_grad()
 def test_without_metric_sources_nothing_is_learned_of_matching():
     objective = posed().eval()
@@ -227,7 +268,7 @@ def test_without_metric_sources_nothing_is_learned_of_matching():
 
 def uncertain(log_p: torch.Tensor, matched: torch.Tensor, trust: float) -> supervised.Posed:
     nothing = torch.zeros(1)
-    return supervised.Posed(nothing, nothing, nothing, log_p, matched,
+    return supervised.Posed(nothing, nothing, nothing, nothing, log_p, matched,
                             torch.full_like(matched, trust))
 
 

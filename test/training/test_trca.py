@@ -1,9 +1,21 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Text-guided reverse cross-attention: its three readings, and what each can tell."""
 import pytest
 
 torch = pytest.importorskip('torch', reason='the training extra is not installed')
+from onnx_parity import onnx_parity  # noqa: E402
 from torch import nn  # noqa: E402
 
 from hybrid_depth_training.models.clip_prior.trca import (  # noqa: E402
@@ -89,6 +101,31 @@ def test_local_gate_is_1_on_the_mean():
     pixels = module.image(x).flatten(2).transpose(1, 2)
     expected = x + module.local(module.value(pixels)).transpose(1, 2).unflatten(2, (4, 5))
     assert torch.allclose(module(x, sentences(1)), expected, atol=1e-5)
+
+
+class Told(nn.Module):
+    """TRCA with a sentence of three rows, padded to five."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.trca = trca(mode)
+        padded = torch.cat([sentences(1, rows=3), torch.zeros(1, 2, DIM)], dim=1)
+        self.register_buffer('text', padded)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        # of the image as well, so that nothing of the text can be folded into constants
+        return self.trca(image, self.text * (2 + torch.tanh(image[:, :1, :1, 0])))
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_exported_graph_says_the_same_at_any_size(mode):
+    generator = torch.Generator().manual_seed(4)
+    worst, operators = onnx_parity(
+        Told(mode).eval(), [(4, 6), (8, 2)],
+        lambda height, width: torch.randn(1, CHANNELS, height, width, generator=generator),
+        (2, 3), step=2)
+    assert worst < 1e-5
+    assert 'Softmax' in operators
 
 
 def test_text_of_the_width_itself_needs_no_adapter():

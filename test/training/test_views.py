@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Batches: drawn from what may be learned from, with neighbours that fit, the same every time."""
 from dataclasses import replace
 
@@ -118,7 +129,7 @@ def test_training_draws_the_share_of_absent_and_of_past_sources():
 
 @pytest.mark.parametrize('near', [{'offsets': [-1, 1]}, {'count': 2, 'baseline': (0.05, 0.6)}])
 def test_held_out_frames_are_never_drawn_nor_shown_as_neighbours(tiny_config, drive_of_twenty,
-                                                                near):
+                                                                 near):
     config = tiny_config(
         sources=[SourceConfig('drive', 'x', 'plane', hold_out=0.4)], batch=8,
         neighbours=NeighbourConfig(**near), augment=views.NO_AUGMENT)

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 TensorRT on an NVIDIA GPU, through its own Python package and cuda-python; no framework.
 
@@ -19,7 +30,7 @@ from hybrid_depth.runtime import Backend, BackendOptions
 # what the builder is told, beside size and precision; a change makes other engines
 BUILD_SETTINGS = {'workspace': 1 << 30,  # bytes; the smallest boards have 8 GB for everything
                   'optimization_level': 3,  # of 5, TensorRT's own default
-                  'typing': 1}  # of precision.typed: raise it when that does something else
+                  'typing': 2}  # of precision.typed: raise it when that does something else
 
 
 def available() -> str:

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 From a model file to a TensorRT engine for one network size and one precision.
 
@@ -21,8 +32,10 @@ from hybrid_depth.runtime.engine_cache import EngineCache
 from hybrid_depth.runtime.precision import (
     check_share,
     geometry_layers,
+    half_share,
     MATRIX_OPS,
     resolve,
+    single_layers,
     typed,
 )
 from hybrid_depth.runtime.trt import adapter, BUILD_SETTINGS, cuda, environment_facts
@@ -44,19 +57,21 @@ def build_engine(path: Path, spec: ModelSpec, size: tuple[int, int],
     model = with_static_shapes(_load(path), spec, size)
     geometry = geometry_layers(model)
     model = typed(model, precision)
+    check_share(half_share(model, geometry), precision, 'the graph')
+    meant_single = single_layers(model)
     cuda.Cuda(options.gpu).close()  # chooses the GPU for this thread
     cache_file = EngineCache(options.engine_cache).timing_cache(environment_facts(options.gpu))
     order = adapter.BuildOrder(precision, BUILD_SETTINGS['workspace'],
                                BUILD_SETTINGS['optimization_level'], _read(cache_file))
 
     def check_network(network: Any) -> None:
-        check_share(adapter.network_share(trt, network, geometry), precision,
+        check_share(adapter.network_share(trt, network, meant_single), precision,
                     'the network that TensorRT read')
 
     built = adapter.build(trt, model.SerializeToString(), order, check_network)
     _write(cache_file, built.timing_cache)
     engine = adapter.Engine(built.plan)
-    share = adapter.inspected_share(engine.layers(), geometry)
+    share = adapter.inspected_share(engine.layers(), meant_single)
     engine.close()
     if share is not None:
         check_share(share, precision, 'the engine')

@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """
 PixelFormer's decoder: queries for every pixel, refined at each scale by what the encoder saw.
 
@@ -87,13 +98,16 @@ class SkipAttention(nn.Module):
     A skip attention module: the decoder's queries ask the encoder's map of the same scale.
 
     forward(query (B, Q, h, w), skip (B, S, h, w)) -> (B, channels, h, w). Queries are the
-    decoder's, keys and values the encoder's.
+    decoder's, keys and values the encoder's, brought to ``channels`` where they have others (Swin
+    Base has these).
     """
 
     def __init__(self, query: int, skip: int, channels: int) -> None:
         super().__init__()
         self.query = nn.Conv2d(query, channels, 3, padding=1)
-        self.skip = nn.Conv2d(skip, channels, 3, padding=1)
+        self.skip: nn.Module = nn.Identity()
+        if skip != channels:
+            self.skip = nn.Conv2d(skip, channels, 3, padding=1)
         self.norm_query, self.norm_skip = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.attention = WindowCrossAttention(channels)
         self.norm_mlp, self.norm_out = nn.LayerNorm(channels), nn.LayerNorm(channels)

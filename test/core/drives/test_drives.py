@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Finding out what kind of drive a path is."""
 from __future__ import annotations
 
@@ -87,10 +98,10 @@ def test_frames_are_loaded_when_asked_for_and_only_those_there_are(tmp_path: Pat
 def test_rosbags_is_not_needed_for_other_drives() -> None:
     code = ("import sys; sys.modules['rosbags'] = None\n"
             'from hybrid_depth.drives import open_drive\n'
-            "from hybrid_depth.errors import DriveError\n"
+            'from hybrid_depth.errors import DriveError\n'
             "assert len(open_drive('synthetic')) > 1\n"
             'try:\n    open_drive(sys.argv[1])\n'
-            "except DriveError as error:\n    print(error)\n")
+            'except DriveError as error:\n    print(error)\n')
     result = subprocess.run([sys.executable, '-c', code, str(Path(__file__).parent)], text=True,
                             capture_output=True, check=True,
                             cwd=Path(__file__).resolve().parents[3])

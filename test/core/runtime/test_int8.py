@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """int8_mix: a file of its own, made by a command, never a surprise."""
 from __future__ import annotations
 
@@ -18,7 +29,7 @@ from hybrid_depth.contract import read_spec
 from hybrid_depth.errors import BackendUnavailable, ConfigError
 from hybrid_depth.runtime import BackendOptions, load_backend, openvino
 from hybrid_depth.runtime.int8 import file_for, int8_path
-from hybrid_depth.runtime.quantise import candidates, quantise
+from hybrid_depth.runtime.quantise import candidates, groups_of, quantise
 
 SPEC = tiny_spec(pixels=64 * 96)
 SIZE = (64, 96)
@@ -173,3 +184,18 @@ def test_a_model_without_such_layers(tiny_model: Path, drive: str) -> None:
         quantise(tiny_model, drives=[drive], frames=1)
     with pytest.raises(ConfigError, match='frames'):
         quantise(tiny_model, frames=0)
+
+
+def test_groups_hold_one_kind_and_every_layer_once() -> None:
+    kinds = {f'c{index}': 'Conv' for index in range(9)} | \
+        {f'm{index}': 'MatMul' for index in range(16)}
+    layers = [name for pair in zip(list(kinds)[:9], list(kinds)[9:], strict=False)
+              for name in pair] + list(kinds)[18:]
+    groups = groups_of(layers, kinds)
+    assert sorted(name for group in groups for name in group) == sorted(kinds)
+    assert all(len({kinds[name] for name in group}) == 1 for group in groups)
+    assert [len(group) for group in groups] == [3, 3, 3, 3, 4, 3, 3, 3]
+    for group in groups:
+        assert group == [name for name in layers if name in group]
+    assert groups_of(['c0', 'c1'], kinds) == [['c0'], ['c1']]
+    assert groups_of([], kinds) == []

@@ -1,24 +1,41 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Typed graphs: which node computes in what, and what depth comes of it."""
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from half_arithmetic import run_rounded as run
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper, TensorProto
+import onnxruntime
 import pytest
 
 from hybrid_depth.contract import read_spec
+from hybrid_depth.drives import open_drive
 from hybrid_depth.errors import BackendUnavailable, ContractError
 from hybrid_depth.models import find_model
+from hybrid_depth.preprocess import network_view, to_network
 from hybrid_depth.runtime.precision import (
     check_share,
+    FP16_SHARE,
     geometry_layers,
     half_share,
     resolve,
+    single_layers,
     typed,
 )
 from hybrid_depth.runtime.trt.build import with_static_shapes
@@ -282,19 +299,96 @@ def test_a_precision_that_is_refused(asked: str, device: str, match: str) -> Non
         resolve(asked, device)
 
 
-def test_the_shipped_model_in_half_precision() -> None:
-    path = find_model('compact')
-    model = with_static_shapes(onnx.load(path), read_spec(path), (192, 640))
+def matching_model(layers: int) -> onnx.ModelProto:
+    """Pass an image through so many layers to what is matched, then one more to depth."""
+    names = [f'x{index}' for index in range(layers)] + ['features']
+    chain = [step for before, after in pairwise(names)
+             for step in (node('Conv', f'{before} kernel', f'{after}_raw'),
+                          node('Relu', f'{after}_raw', after))]
+    return small_model(
+        [node('Cast', 'image', 'x0', to=FLOAT), *chain, node('Conv', 'features kernel', 'y'),
+         node('Relu', 'y', 'depth')],
+        {'image': [1, 1, 4, 4]}, {'features': [1, 1, 4, 4], 'depth': [1, 1, 4, 4]},
+        {'kernel': np.ones((1, 1, 1, 1), np.float32)})
+
+
+@pytest.mark.parametrize(('layers', 'single'), [(39, 2), (59, 3), (18, 0)])
+def test_first_layers_before_matching_as_far_as_the_share_allows(layers: int, single: int) -> None:
+    model = matching_model(layers)
+    graph = typed(model, 'fp16')
+    assert half_share(graph) >= FP16_SHARE
+    assert single_layers(graph) == {f'Conv:x{index}_raw' for index in range(1, single + 1)}
+    if single:
+        kinds = types(graph)
+        assert kinds['Relu:x1'] == FLOAT
+        assert kinds[f'Relu:x{single}'] == HALF  # rounded once, after the last of them
+    safe = single_layers(typed(model, 'fp16_safe'))
+    assert safe == {name for name in types(model) if name.startswith('Conv')}
+
+
+def test_without_matching_the_first_layer_alone_and_for_safety() -> None:
+    model = matching_model(40)
+    model.graph.output.remove(model.graph.output[0])
+    assert not single_layers(typed(model, 'fp16'))
+    assert single_layers(typed(model, 'fp16_safe')) == {'Conv:x1_raw', 'Conv:y'}
+
+
+def features_alone(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the part of ``model`` that makes features of an image."""
+    wanted, nodes = {'features'}, []
+    for one in reversed(model.graph.node):
+        if not wanted.isdisjoint(one.output):
+            wanted.update(one.input)
+            nodes.append(one)
+    graph = helper.make_graph(
+        nodes[::-1], 'features', [value for value in model.graph.input if value.name in wanted],
+        [value for value in model.graph.output if value.name == 'features'],
+        [weight for weight in model.graph.initializer if weight.name in wanted])
+    return helper.make_model(graph, opset_imports=model.opset_import,
+                             ir_version=model.ir_version)
+
+
+def run_exactly(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                           providers=['CPUExecutionProvider'])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(('name', 'size', 'precision'), [
+    ('compact', (192, 640), 'fp16'), ('compact', (288, 448), 'fp16_safe'),
+    *(pytest.param('compact', size, 'fp16_safe', marks=SLOW)
+      for size in ((192, 640), (256, 480), (288, 416)))])
+def test_the_shipped_model_in_half_precision(name: str, size: tuple[int, int],
+                                             precision: str) -> None:
+    """A street without much texture, and frames before it whose features are in half as well."""
+    path = find_model(name)
+    spec = read_spec(path)
+    model = with_static_shapes(onnx.load(path), spec, size)
     geometry = geometry_layers(model)
-    assert len(geometry) == 6  # K R, K R rays and K t, for two sources
-    for precision in ('fp16', 'fp16_safe'):
-        result = typed(model, precision)
-        assert half_share(result, geometry) >= 0.95
-        if precision == 'fp16_safe':
-            continue  # it can only be nearer
-        with np.load(path.with_name('golden.npz')) as golden:
-            feed = {value.name: golden[f'0_{value.name}'] for value in result.graph.input}
-            found = run(result, feed, threads=2)
-            for name in ('depth', 'single_depth'):
-                error = np.abs(found[name] / golden[f'0_{name}'] - 1)
-                assert error.mean() < 0.005, name
+    assert geometry
+    result = typed(model, precision)
+    if precision == 'fp16':
+        assert half_share(result, geometry) >= FP16_SHARE
+    drive = open_drive('synthetic:8')
+    frames = [drive.frame(index) for index in (16, 14, 11, 7, 2)[:1 + spec.sources]]
+    views = [network_view(frame.camera, size) for frame in frames]
+    images = [to_network(frame.image_rgb, view)
+              for frame, view in zip(frames, views, strict=True)]
+    world_T_source = np.array([frame.world_T_camera for frame in frames[1:]])
+    feed = {'image': images[0], 'K': views[0].K,
+            'source_T_target': (np.linalg.inv(world_T_source) @ frames[0].world_T_camera)
+            .astype(np.float32)[None], 'source_valid': np.ones((1, spec.sources), np.float32)}
+    exact, half = (
+        runs(graph, feed | {'source_features': np.stack([
+            runs(features_alone(graph), {'image': image})['features'] for image in images[1:]],
+            axis=1)})
+        for runs, graph in ((run_exactly, model), (run, result)))
+    for output in ('depth', 'single_depth'):
+        error = np.abs(half[output] / exact[output] - 1).mean()
+        assert error < 0.005, (output, error)

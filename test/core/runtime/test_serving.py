@@ -1,5 +1,16 @@
 # Copyright 2026 The hybrid_depth_ros authors
-# SPDX-License-Identifier: Apache-2.0
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Depth goes on while an engine is built in another process, whatever becomes of that process."""
 from __future__ import annotations
 
@@ -22,7 +33,7 @@ from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import BackendUnavailable
 from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth.preprocess import network_view
-from hybrid_depth.runtime import builder, serving
+from hybrid_depth.runtime import build_process, builder
 from hybrid_depth.runtime.build_process import BuildProcess, BuildRequest, BuildResult
 from hybrid_depth.runtime.engine_cache import EngineCache
 from hybrid_depth.types import Frame
@@ -224,7 +235,7 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> None:
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(serving, 'BuildProcess', Process)
+    monkeypatch.setattr(build_process, 'BuildProcess', Process)
 
 
 @pytest.mark.parametrize('manner', ['wrong', 'nan', 'constant', 'second', 'fails', 'raises'])
