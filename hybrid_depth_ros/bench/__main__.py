@@ -109,6 +109,9 @@ def in_process(plan: Plan, views: list[Any]) -> dict[str, Any]:
     found['gemm_gflop_per_s'] = machine.gemm_gflops(plan.work_s)
     found['backends'] = runtimes.runtimes(plan.model, plan.main_size, plan.cpu_threads,
                                           plan.backend_s, plan.precisions)
+    found['backends_large'] = runtimes.runtimes(
+        plan.large_model, plan.main_size, plan.cpu_threads, plan.backend_s,
+        ('fp32',)) if plan.large_model else None
     say('growth')
     found['growth'] = {
         'resolution': growth_with_resolution(alone),

@@ -42,6 +42,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"At {_size(config['main_size'])}. The naive ways are in "
         '`hybrid_depth_ros/bench/messages.py`.',
         _messages(found), '## Runtimes', _backends(found['backends']),
+        *([_backends(found['backends_large'])] if found['backends_large'] else []),
         '## Growth', _growth(found),
         '## Not run', table(['what', 'why'], found['not_run'].items()),
         '## Versions', table(['what', 'version'], found['versions'].items())]

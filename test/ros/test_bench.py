@@ -198,7 +198,7 @@ def test_a_short_run_has_every_figure(model: Path, tmp_path: Path,
                 main_size=(128, 96), work_s=0.0, backend_s=0.0, frames=4, frames_s=0.5,
                 rates_hz=(20.0,), stream_s=0.3, search_s=0.3, search_steps=1, least_images=4,
                 load_s=0.3, idle_s=0.3, cameras=(1,), precisions=('fp32',),
-                all_sizes_streamed=False)
+                all_sizes_streamed=False, large_model=str(model))
     found = command.bench(plan, tmp_path)
     assert set(found['node_overhead_ms']) == {'64x48', '128x96'}
     assert all(0 < row['p50'] <= row['p95'] for row in found['node_overhead_ms'].values())
@@ -220,6 +220,7 @@ def test_a_short_run_has_every_figure(model: Path, tmp_path: Path,
     text = markdown(found)
     assert '| 128x96 | fixed 20 Hz |' in text
     assert '| GPU | not run' in text
+    assert text.count('| ort/fp32 |') == 2  # of both models
 
 
 def test_tables_hold_any_text() -> None:
