@@ -216,7 +216,8 @@ def test_features_fed_back_give_what_torch_gives(runs, models, size):
             difference = np.abs(found[name] - values) / np.maximum(np.abs(values), 0.1)
             # to a network that has hardly learned many planes are as good as the best, and the
             # last bit decides; what rests on that choice agrees in most places only
-            share = 0.5 if name in ('matched_depth', 'depth', 'sigma') else 0.99
+            chosen = any(valid) and name in ('matched_depth', 'depth', 'sigma')
+            share = 0.5 if chosen else 0.99
             assert np.quantile(difference, share) < 1e-3, name
         # what is compared are no limits
         assert np.mean((found['depth'] > 0.2) & (found['depth'] < 150)) > 0.9
