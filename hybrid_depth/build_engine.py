@@ -83,6 +83,8 @@ def run(options: argparse.Namespace) -> int:
     """Do what the command line asks; return 0."""
     limits = [inf if limit is None else limit * unit for limit, unit
               in ((options.prune, _GIB), (options.older_than, _DAY_S))]
+    if not all(limit >= 0 for limit in limits):  # nor NaN
+        raise ConfigError('--prune and --older-than are limits: 0 or more is expected')
     if options.list or min(limits) < inf:
         cache = EngineCache(options.cache)
         if min(limits) < inf:

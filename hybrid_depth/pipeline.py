@@ -181,7 +181,11 @@ class DepthPipeline:
         inputs = {'image': image, 'K': view.K, **self._text, **source_inputs(spec, sources)}
         if is_posed:
             clock.lap('keyframes')
-        outputs = self._backend.infer(inputs)
+        try:
+            outputs = self._backend.infer(inputs)
+        except BackendUnavailable as error:
+            self._serving.failed(error)
+            raise
         clock.lap('inference')
         depth, sigma = outputs['depth'][0, 0], outputs['sigma'][0, 0]
         evidence = check = report = None

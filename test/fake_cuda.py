@@ -24,6 +24,7 @@ import ctypes
 import enum
 import itertools
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -50,9 +51,10 @@ class FakeCuda:
         self.device: dict[int, ctypes.Array] = {}
         self.host: dict[int, ctypes.Array] = {}
         self.handles: dict[int, str] = {}
-        self.fail: dict[str, Error] = {}  # call -> what it returns
+        self.fail: dict[str, Error | Exception] = {}  # call -> what it returns, or raises
         self.copies: list[int] = []  # bytes, of copies that were done
         self.allocations = 0
+        self.current: dict[int, int] = {}  # thread -> GPU
         self._numbers = itertools.count(1000)
         self._queue: list[Callable[[], None]] = []
         self._captured: list[Callable[[], None]] | None = None
@@ -93,8 +95,11 @@ class FakeCuda:
 
     def _guarded(self, name: str, call: Callable) -> Callable:
         def guarded(*arguments: Any) -> tuple:
-            if name in self.fail:
-                return self.fail[name], None
+            failure = self.fail.get(name)
+            if isinstance(failure, Exception):
+                raise failure
+            if failure is not None:
+                return failure, None
             try:
                 value = call(*arguments)
             except LookupError:
@@ -114,11 +119,15 @@ class FakeCuda:
         return 12060
 
     def _cudaSetDevice(self, gpu: int) -> Error | None:
-        return None if 0 <= gpu < self.gpus else Error.cudaErrorInvalidDevice
+        if not 0 <= gpu < self.gpus:
+            return Error.cudaErrorInvalidDevice
+        self.current[threading.get_ident()] = gpu
+        return None
 
     def _cudaGetDeviceProperties(self, gpu: int) -> Any:
-        return self._cudaSetDevice(gpu) or SimpleNamespace(name=b'Fake GPU',
-                                                           totalGlobalMem=8 << 30)
+        if not 0 <= gpu < self.gpus:
+            return Error.cudaErrorInvalidDevice
+        return SimpleNamespace(name=b'Fake GPU', totalGlobalMem=8 << 30)
 
     def _cudaDeviceGetAttribute(self, attribute: str, gpu: int) -> int:
         return {'Integrated': int(self.integrated), 'ComputeCapabilityMajor': 8,

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+import json
 import os
 from pathlib import Path
 import signal
@@ -29,6 +30,10 @@ from hybrid_depth.runtime import BackendOptions, builder
 
 TIMEOUT_S = 3600.0  # of one engine; small boards take up to 20 minutes
 _TAIL = 40  # lines kept of what a builder prints
+# The child looks for modules where this process found them, and nowhere else: -m would look into
+# the folder that it is started in first, whatever lies there.
+_START = f'import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); ' \
+         f'from {builder.__name__} import main; sys.exit(main())'
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class BuildProcess:
     def build(self, request: BuildRequest) -> BuildResult:
         """Build; returns when the builder has ended, by itself or not. Never raises for it."""
         options = request.options
-        command = [sys.executable, '-m', builder.__name__, '--module', request.module,
+        command = [sys.executable, '-c', _START, json.dumps([*map(str, sys.path)]),
+                   '--module', request.module,
                    '--model', str(request.path), '--size', *map(str, request.size),
                    '--precision', options.precision, '--cache', str(request.folder),
                    '--gpu', str(options.gpu), '--threads', str(options.cpu_threads),
@@ -83,7 +89,7 @@ class BuildProcess:
             self._is_late = False
             try:
                 self._child = child = subprocess.Popen(
-                    command, env=_environment(), stdin=subprocess.DEVNULL,
+                    command, env={**os.environ, 'PYTHONUNBUFFERED': '1'}, stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
             except OSError as error:
                 return BuildResult(builder.FAILED, f'the builder did not start: {error}', ())
@@ -144,10 +150,3 @@ class BuildProcess:
         if status < 0:
             return f'the builder crashed ({signal.Signals(-status).name}){last}'
         return f'the builder ended with status {status}{last}'
-
-
-def _environment() -> dict[str, str]:
-    """Return ours, by which a child finds this very package also where it is not installed."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))]
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(paths), 'PYTHONUNBUFFERED': '1'}

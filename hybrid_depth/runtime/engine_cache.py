@@ -31,17 +31,16 @@ import logging
 import os
 from pathlib import Path
 import platform
-import stat
 import time
 from typing import Any
 
 from hybrid_depth.errors import BackendUnavailable
+from hybrid_depth.runtime.private_files import make_private, read_private, write_whole
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1  # of key and sidecar
 KEEP_BYTES = 4 << 30  # the least recently used engines beyond this are removed
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def key(facts: Mapping[str, Any]) -> str:
@@ -82,8 +81,8 @@ class EngineCache:
     """
 
     def __init__(self, folder: Path | str = '') -> None:
-        self.folder = Path(folder).expanduser() if folder else _default_folder()
-        _make_private(self.folder)
+        self.folder = _expanded(folder) if folder else _default_folder()
+        make_private(self.folder)
 
     def get(self, key: str) -> bytes | None:
         """Return the plan, None where there is none. One that is damaged or foreign is removed."""
@@ -92,7 +91,7 @@ class EngineCache:
             return None
         path = self._path(key, '.plan')
         try:
-            plan = _read_private(path)
+            plan = read_private(path)
         except (OSError, ValueError) as error:
             self._discard(key, f'cannot be used: {error}')
             return None
@@ -122,8 +121,8 @@ class EngineCache:
         self._remove(key)
         try:
             if plan is not None:
-                _write(self._path(key, '.plan'), plan)
-            _write(self._path(key, '.json'), json.dumps(sidecar, indent=1).encode())
+                write_whole(self._path(key, '.plan'), plan)
+            write_whole(self._path(key, '.json'), json.dumps(sidecar, indent=1).encode())
         except OSError:
             self._remove(key)
             raise
@@ -134,7 +133,7 @@ class EngineCache:
             sidecar = self._sidecar(key)
             if is_ours and sidecar is not None:
                 sidecar['report'] |= more
-                _write(self._path(key, '.json'), json.dumps(sidecar, indent=1).encode())
+                write_whole(self._path(key, '.json'), json.dumps(sidecar, indent=1).encode())
 
     @contextmanager
     def lock(self, key: str, *, wait: bool = True) -> Iterator[bool]:
@@ -191,17 +190,26 @@ class EngineCache:
                 self._remove(entry.key)
                 self._path(entry.key, '.lock').unlink(missing_ok=True)
                 removed.append(entry)
+        self._remove_strays()
         return removed
 
-    def timing_cache(self, environment: Mapping[str, Any]) -> Path:
-        """
-        Return the file in which the builder keeps the times it measured, for all models.
+    def times(self, environment: Mapping[str, Any]) -> bytes:
+        """Return what ``keep_times`` kept, b'' where there is nothing that can be used."""
+        try:
+            return read_private(self._path(_times_name(environment), '.cache'))
+        except (OSError, ValueError):
+            return b''
 
-        Of ``environment`` only what these times depend on counts: library version and GPU.
+    def keep_times(self, environment: Mapping[str, Any], data: bytes) -> None:
         """
-        facts = {name: environment.get(name)
-                 for name in ('tensorrt', 'gpu_name', 'compute_capability')}
-        return self.folder / f'timing-{key(facts)[:16]}.cache'
+        Keep the times that a builder measured, for the next one, of whatever model.
+
+        Of ``environment`` only what these times depend on counts: library version and GPU. Raises
+        OSError where they cannot be written.
+        """
+        name = _times_name(environment)
+        with self.lock(name):
+            write_whole(self._path(name, '.cache'), data)
 
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / f'{key}{suffix}'
@@ -213,16 +221,28 @@ class EngineCache:
     def _sidecar(self, wanted: str) -> dict[str, Any] | None:
         path = self._path(wanted, '.json')
         try:
-            sidecar = json.loads(_read_private(path))
+            sidecar = json.loads(read_private(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
             self._discard(wanted, f'cannot be used: {error}')
             return None
-        if not _is_sidecar(sidecar) or sidecar['key'] != wanted or key(sidecar['facts']) != wanted:
+        if not _is_sidecar(sidecar) or sidecar['key'] != wanted \
+                or not _is_key_of(wanted, sidecar['facts']):
             self._discard(wanted, f'cannot be used: {path.name} belongs to another engine')
             return None
         return sidecar
+
+    def _remove_strays(self) -> None:
+        """Remove what was being written when somebody was killed, and nobody began again."""
+        names = {path.name.partition('.')[0] for suffix in ('.plan', '.part')
+                 for path in self.folder.glob(f'*{suffix}')}
+        for name in names:
+            if not self._path(name, '.json').exists():
+                with self.lock(name, wait=False) as is_ours:  # else it is being written right now
+                    if is_ours and not self._path(name, '.json').exists():
+                        self._remove(name)
+                        self._path(name, '.lock').unlink(missing_ok=True)
 
     def _discard(self, key: str, reason: str) -> None:
         logger.warning('the cached engine %s in %s %s; it is removed and built again', key[:12],
@@ -246,60 +266,30 @@ def _default_folder() -> Path:
                                  'engine_cache') from error
 
 
-def _make_private(folder: Path) -> None:
-    remedy = 'name a folder of your own with engine_cache'
+def _expanded(folder: Path | str) -> Path:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-    except OSError as error:
-        raise BackendUnavailable(f'the engine cache {folder} cannot be made: {error}; '
-                                 f'{remedy}') from error
-    if status.st_uid != os.geteuid():
-        raise BackendUnavailable(f'the engine cache {folder} belongs to user {status.st_uid}, not '
-                                 f'to {os.geteuid()}, who runs this: an engine is code, and is '
-                                 f'not taken from others; {remedy}, or chown it')
-    if status.st_mode & _OTHERS_WRITE:
-        raise BackendUnavailable(f'the engine cache {folder} can be written by others (mode '
-                                 f'{stat.S_IMODE(status.st_mode):o}): an engine is code; '
-                                 f'run chmod go-w {folder}, or {remedy}')
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # ~ of a user that there is not
+        raise BackendUnavailable(f'the engine cache {folder} cannot be found: {error}; name a '
+                                 'folder of your own with engine_cache') from error
 
 
-def _read_private(path: Path) -> bytes:
-    """Read a file of our own. Raises OSError, or ValueError where others could have written it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, 'rb') as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() \
-                or status.st_mode & _OTHERS_WRITE:
-            raise ValueError(f'{path.name} is no file that this user alone can write')
-        return stream.read()
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-                             | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, 'wb') as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
-        os.replace(part, path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)  # the new name has to outlive a power cut as well
-    finally:
-        os.close(folder)
+def _times_name(environment: Mapping[str, Any]) -> str:
+    names = ('tensorrt', 'gpu_name', 'compute_capability')
+    return f'timing-{key({name: environment.get(name) for name in names})[:16]}'
 
 
 def _is_sidecar(value: Any) -> bool:
     kinds = {'key': str, 'facts': dict, 'bytes': int, 'sha256': str, 'report': dict}
     return isinstance(value, dict) and all(isinstance(value.get(name), kind)
                                            for name, kind in kinds.items())
+
+
+def _is_key_of(wanted: str, facts: Mapping[str, Any]) -> bool:
+    try:
+        return key(facts) == wanted
+    except ValueError:  # NaN, which JSON does not know, but Python's reader of it
+        return False
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

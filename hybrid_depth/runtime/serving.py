@@ -15,15 +15,18 @@
 A runtime for a robot that must not wait: the CPU answers until an engine is built and accepted.
 
 The change-over happens between two frames, when the caller asks for the runtime of the next one.
+So does the way back: a GPU may drop out, and its driver then refuses everything until a restart.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 import logging
 from pathlib import Path
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from hybrid_depth.contract import ModelSpec
@@ -45,6 +48,8 @@ if TYPE_CHECKING:  # what builds engines is imported where one is built: a start
 logger = logging.getLogger(__name__)
 
 MEANWHILE = 'ort'  # the runtime that needs no building
+_FAILURES = 3  # frames that an engine may fail, one soon after the other, until it is given up
+_SOON_S = 5.0
 
 
 class Serving:
@@ -63,6 +68,8 @@ class Serving:
         self._next: Backend | None = None
         self._failure = ''  # why the engine that was asked for will not come
         self._is_bound = False  # to that engine: without it there is no depth
+        self._without: Callable[[], Backend] | None = None  # opens the CPU's runtime once more
+        self._failed_s: list[float] = []  # when the last frames failed
         self._progress: Progress | None = None
         self._process: BuildProcess | None = None
         self._thread: threading.Thread | None = None
@@ -82,6 +89,26 @@ class Serving:
         logger.info('depth is from now on by %s', self._backend.description)
         old.close()
         return self._backend
+
+    def failed(self, error: BackendUnavailable) -> None:
+        """
+        Hear, in the thread that infers, that the current backend failed at a frame.
+
+        Where the runtime was chosen by 'auto' an engine that keeps failing gives way to the CPU.
+        """
+        now = time.monotonic()
+        self._failed_s = [past for past in self._failed_s if now - past < _SOON_S] + [now]
+        with self._lock:
+            is_over = self._without is None or self._next is not None or bool(self._failure) \
+                or self._backend.name == MEANWHILE
+        if is_over or len(self._failed_s) < _FAILURES:
+            return
+        assert self._without is not None
+        backend = self._without()
+        logger.warning('%s failed at %d frames and is given up until the model is opened anew: '
+                       '%s', self._backend.description, _FAILURES, error)
+        with self._lock:
+            self._next, self._failure = backend, f'the engine was given up: {error}'
 
     @property
     def description(self) -> str:
@@ -139,6 +166,9 @@ class Serving:
         self._progress = progress = Progress()
         self._process = process = BuildProcess(progress.stage, progress.line)
         self._is_bound = later is None
+        if later is not None:
+            cpu = replace(options, precision='auto')
+            self._without = partial(load_backend, MEANWHILE, path, spec, size, cpu)
 
         def work() -> None:
             backend, failure = None, ''

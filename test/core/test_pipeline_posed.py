@@ -180,6 +180,7 @@ def test_depth_does_not_jump_when_matching_has_to_pause(pipeline: DepthPipeline)
 
 def test_a_rescaled_ceiling_is_still_out_of_range(pipeline: DepthPipeline) -> None:
     class Halved:
+
         def update(self, *_: object) -> ScaleReport:
             return ScaleReport(0.5, 0.1, {}, True, '')
     pipeline.warm_up(CAMERA)

@@ -28,6 +28,7 @@ from hybrid_depth.runtime import BackendOptions, ort, trt
 from hybrid_depth.runtime.acceptance import accept
 from hybrid_depth.runtime.ladder import open_accepted
 from hybrid_depth.runtime.reference import find_reference
+from hybrid_depth.runtime.trt.adapter import Engine, inspected_share
 from hybrid_depth.runtime.trt.cuda import Cuda
 
 _REASON = trt.available()
@@ -120,6 +121,22 @@ def test_memory_is_given_back(tiny_posed_model: Path, engines: Path) -> None:
         gc.collect()
         free.append(runtime.cudaMemGetInfo()[1])
     assert max(free[1:]) - min(free[1:]) < 1 << 24  # the first opening loads libraries
+
+
+@pytest.mark.slow
+def test_what_the_inspector_says_is_understood(engines: Path) -> None:
+    path = find_model('compact')
+    plan = trt.build_engine(path, read_spec(path), (160, 544), options_in(engines, 'fp16'))
+    cuda = Cuda(0)
+    engine = Engine(plan)
+    layers = engine.layers()
+    share = inspected_share(layers, ())
+    engine.close()
+    cuda.close()
+    # what to send to the authors where it is not
+    print(f'{len(layers)} layers, {share} in half precision; {layers[len(layers) // 2:][:1]}')
+    assert share is not None
+    assert share > 0.7  # of all, those that are meant to be in single precision as well
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+import functools
 import json
 import logging
 import re
@@ -125,21 +126,21 @@ def inspected_share(layers: Iterable[Mapping[str, Any]], geometry: Iterable[str]
     """
     Return the share of matrix layers of an engine in half precision, by what its inspector says.
 
-    None where no layer is recognised: what is written of a layer differs between versions. A
-    layer is in half precision where it reads or writes it; the results may be written in float32.
+    None where that cannot be told, for what is written of a layer differs between versions: no
+    layer is recognised, none says its types, or no name of ``geometry`` is to be seen. A layer is
+    in half precision where it reads or writes it; the results may be written in float32.
     """
     aside = frozenset(geometry)
+    is_named = not aside
     halves = []
     for layer in layers:
         kind = ' '.join(str(layer.get(key, '')) for key in ('LayerType', 'TacticName'))
         names = ' '.join(str(layer.get(key, '')) for key in ('Name', 'Metadata'))
-        if not _INSPECTOR_MATRIX.search(kind) or not aside.isdisjoint(_LAYER_NAME.findall(names)):
-            continue
-        tensors = [*layer.get('Inputs', ()), *layer.get('Outputs', ())]
-        formats = [str(tensor.get('Format/Datatype', tensor.get('Datatype', '')))
-                   for tensor in tensors if isinstance(tensor, Mapping)]
-        halves.append(any(map(_INSPECTOR_HALF.search, formats)))
-    return sum(halves) / len(halves) if halves else None
+        if not aside.isdisjoint(_LAYER_NAME.findall(names)):
+            is_named = True
+        elif _INSPECTOR_MATRIX.search(kind) and (types := _inspected_types(layer)):
+            halves.append(bool(_INSPECTOR_HALF.search(types)))
+    return sum(halves) / len(halves) if halves and is_named else None
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,8 @@ class Engine:
         inspector = self._engine.create_engine_inspector()
         text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
         try:
-            layers = json.loads(text)['Layers']
+            told = json.loads(text)
+            layers = told if isinstance(told, list) else told['Layers']
         except (ValueError, KeyError, TypeError):
             return []
         return [layer for layer in layers if isinstance(layer, dict)]  # else names only
@@ -273,13 +275,20 @@ class Engine:
         self._context = self._engine = self._runtime = None  # in this order
 
 
+@functools.cache
 def make_log(trt: Any) -> Any:
-    """Return a logger that hands on to Python's, and remembers the last errors in ``said()``."""
+    """
+    Return the logger, which hands on to Python's; ``said()`` gives the last errors, once.
+
+    One for all and for good: TensorRT keeps the first that it is given for whatever belongs to no
+    builder or engine, also when that one's has gone.
+    """
     severity = trt.ILogger.Severity
     levels = {severity.INTERNAL_ERROR: logging.ERROR, severity.ERROR: logging.ERROR,
               severity.WARNING: logging.WARNING, severity.INFO: logging.DEBUG}
 
     class Log(trt.ILogger):
+
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self._errors: deque[str] = deque(maxlen=5)
@@ -292,7 +301,8 @@ def make_log(trt: Any) -> Any:
                 self._errors.append(message.strip())
 
         def said(self) -> str:
-            return '; '.join(self._errors) or 'it gives no reason'
+            errors, self._errors = self._errors, deque(maxlen=5)
+            return '; '.join(errors) or 'it gives no reason'
 
     return Log()
 
@@ -307,6 +317,14 @@ def _started(create: Callable[[], Any]) -> Any:
 
 def _layers(network: Any) -> Iterable[Any]:
     return (network.get_layer(index) for index in range(network.num_layers))
+
+
+def _inspected_types(layer: Mapping[str, Any]) -> str:
+    """Return the types of a layer's tensors; the key has been spelt in several ways."""
+    tensors = [tensor for key in ('Inputs', 'Outputs') for tensor in layer.get(key) or ()
+               if isinstance(tensor, Mapping)]
+    return ' '.join(str(value) for tensor in tensors for key, value in tensor.items()
+                    if 'datatype' in key.lower() or key == 'Format')
 
 
 def _parser_error(error: Any) -> str:

@@ -19,7 +19,6 @@ Takes minutes and much memory, and may crash: to be called in a process of its o
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +59,19 @@ def build_engine(path: Path, spec: ModelSpec, size: tuple[int, int],
     check_share(half_share(model, geometry), precision, 'the graph')
     meant_single = single_layers(model)
     cuda.Cuda(options.gpu).close()  # chooses the GPU for this thread
-    cache_file = EngineCache(options.engine_cache).timing_cache(environment_facts(options.gpu))
+    cache, environment = EngineCache(options.engine_cache), environment_facts(options.gpu)
     order = adapter.BuildOrder(precision, BUILD_SETTINGS['workspace'],
-                               BUILD_SETTINGS['optimization_level'], _read(cache_file))
+                               BUILD_SETTINGS['optimization_level'], cache.times(environment))
 
     def check_network(network: Any) -> None:
         check_share(adapter.network_share(trt, network, meant_single), precision,
                     'the network that TensorRT read')
 
     built = adapter.build(trt, model.SerializeToString(), order, check_network)
-    _write(cache_file, built.timing_cache)
+    try:
+        cache.keep_times(environment, built.timing_cache)
+    except OSError as error:  # the next build is slower, and nothing else
+        logger.warning("TensorRT's timing cache cannot be written in %s: %s", cache.folder, error)
     engine = adapter.Engine(built.plan)
     share = adapter.inspected_share(engine.layers(), meant_single)
     engine.close()
@@ -124,20 +126,3 @@ def _load(path: Path) -> onnx.ModelProto:
     except Exception as error:  # of protobuf, of the file system
         raise ContractError(f'{path} cannot be loaded: {error}; copy the file or export the model '
                             'again') from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b''  # the first build
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write for the next build; one that cannot is slower, and nothing else."""
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        logger.warning('the timing cache %s cannot be written: %s', path, error)

@@ -15,8 +15,8 @@
 The little of CUDA that a runtime needs: memory, copies, one stream, one graph.
 
 Through cuda-python alone, so no framework has to be on the robot. Every call is checked. Not yet
-tried on a GPU: the calls are those of cuda-python's documentation, and the tests run this file
-against an imitation of it.
+tried on a GPU: the tests run this file against an imitation of cuda-python. The real one (12.8,
+12.9, 13.0 and 13.5) takes every call of this file, and refuses it for want of a driver.
 """
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ import numpy as np
 
 from hybrid_depth.errors import BackendUnavailable
 
-_INSTALL = 'pip install cuda-bindings, of the major version that `nvidia-smi` shows as CUDA ' \
-           'version (on JetPack 6: cuda-bindings~=12.6)'
+# From 12.9 on cuda-bindings brings NVIDIA's CUDA runtime along, which the driver of a Jetson takes
+# up to its own version; 12.8 asks the driver itself. There is no 12.6 of it to be had.
+_FITTING = 'of the major version that nvidia-smi shows as CUDA version, and no newer than that ' \
+           '(on JetPack 6: cuda-bindings==12.8.0)'
+_INSTALL = f'pip install cuda-bindings, {_FITTING}'
 _REMEDIES = {
     'cudaErrorInsufficientDriver': 'install an NVIDIA driver that is recent enough, or a '
-                                   'cuda-bindings of the major version that nvidia-smi shows',
+                                   f'cuda-bindings {_FITTING}',
     'cudaErrorNoDevice': 'check that nvidia-smi lists a GPU, and in a container that it was '
                          'started with the GPU',
     'cudaErrorInvalidDevice': 'set the parameter gpu to the index of a GPU that nvidia-smi lists',
@@ -66,27 +69,36 @@ def load() -> Any:
 def device_count() -> int:
     """Return how many GPUs there are. Raises BackendUnavailable where the driver is missing."""
     runtime = load()
-    return int(checked(runtime, runtime.cudaGetDeviceCount()))
+    return int(call(runtime, 'GetDeviceCount'))
 
 
 def facts(gpu: int) -> dict[str, Any]:
     """Return what an engine depends on of CUDA and of the GPU of index ``gpu``, for JSON."""
     runtime = load()
-    properties = checked(runtime, runtime.cudaGetDeviceProperties(gpu))
+    properties = call(runtime, 'GetDeviceProperties', gpu)
     major, minor, processors = (
-        int(checked(runtime, runtime.cudaDeviceGetAttribute(
-            getattr(runtime.cudaDeviceAttr, f'cudaDevAttr{name}'), gpu)))
+        int(call(runtime, 'DeviceGetAttribute',
+                 getattr(runtime.cudaDeviceAttr, f'cudaDevAttr{name}'), gpu))
         for name in ('ComputeCapabilityMajor', 'ComputeCapabilityMinor', 'MultiProcessorCount'))
     name = properties.name
-    return {'cuda_runtime': int(checked(runtime, runtime.cudaRuntimeGetVersion())),
+    return {'cuda_runtime': int(call(runtime, 'RuntimeGetVersion')),
             'gpu_name': name.decode(errors='replace') if isinstance(name, bytes) else str(name),
             'compute_capability': f'{major}.{minor}', 'multiprocessors': processors,
             'memory_gib': round(int(properties.totalGlobalMem) / 2**30)}
 
 
-def checked(runtime: Any, result: Any) -> Any:
-    """Return the value of a call. Raises BackendUnavailable with error, meaning and remedy."""
-    error, *values = result
+def call(runtime: Any, name: str, *arguments: Any) -> Any:
+    """
+    Return what the function ``name`` of CUDA gives, for example 'Malloc'.
+
+    Raises BackendUnavailable with error, meaning and remedy.
+    """
+    try:
+        error, *values = getattr(runtime, f'cuda{name}')(*arguments)
+    except (RuntimeError, LookupError, ValueError) as failure:
+        # up to 12.8 where there is no driver; an error that only a newer version knows
+        raise BackendUnavailable(f'CUDA: cuda-python cannot call cuda{name} ({failure}); '
+                                 f'{_REMEDIES["cudaErrorInsufficientDriver"]}') from failure
     if error != runtime.cudaError_t.cudaSuccess:
         name = getattr(error, 'name', str(error))
         meaning = runtime.cudaGetErrorString(error)[1]
@@ -203,28 +215,41 @@ class Cuda:
                 runtime.cudaGraphDestroy(graph)
             raise
         graph = self._call('StreamEndCapture', self._stream)
-        self._graph = self._call('GraphInstantiate', graph, 0)
-        self._call('GraphDestroy', graph)
+        try:
+            self._graph = self._call('GraphInstantiate', graph, 0)
+        finally:
+            runtime.cudaGraphDestroy(graph)
 
     def launch(self) -> None:
         """Enqueue the graph."""
         self._call('GraphLaunch', self._graph, self._stream)
 
-    def close(self) -> None:
-        """Release all but the pages of arrays in use; never raises. Calling twice is harmless."""
+    def rest(self) -> None:
+        """
+        Let what is enqueued end and forget the graph, on this GPU; never raises.
+
+        To be called before what the graph runs is released.
+        """
         runtime = self._runtime
         runtime.cudaSetDevice(self._gpu)
         if self._stream is not None:
             runtime.cudaStreamSynchronize(self._stream)
+        if self._graph is not None:
+            runtime.cudaGraphExecDestroy(self._graph)
+        self._graph = None
+
+    def close(self) -> None:
+        """Release all but the pages of arrays in use; never raises. Calling twice is harmless."""
+        self.rest()
+        runtime = self._runtime
         for address in self._buffers:
             runtime.cudaFree(address)
-        for release, handle in ((runtime.cudaGraphExecDestroy, self._graph),
-                                (runtime.cudaEventDestroy, self._done),
+        for release, handle in ((runtime.cudaEventDestroy, self._done),
                                 (runtime.cudaStreamDestroy, self._stream)):
             if handle is not None:
                 release(handle)
         self._buffers.clear()
-        self._graph = self._done = self._stream = None
+        self._done = self._stream = None
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        return checked(self._runtime, getattr(self._runtime, f'cuda{name}')(*arguments))
+        return call(self._runtime, name, *arguments)

@@ -118,6 +118,8 @@ class TrtBackend:
 
     def close(self) -> None:
         """Release the memory on the device. Calling twice is harmless."""
+        if self._cuda is not None:
+            self._cuda.rest()  # a frame that failed half-way may still run
         if self._engine is not None:
             self._engine.close()
         if self._cuda is not None:
@@ -140,6 +142,12 @@ class TrtBackend:
 
     def _record(self, cuda: Cuda) -> str:
         """Run once, then record the same as a graph; return how frames will be run, for people."""
+        # a camera that may be: look-ups at coordinates that are no numbers could be anywhere
+        for name, staging in self._staging.items():
+            if name == 'K':
+                staging.array[...] = np.array([[100, 0, 50], [0, 100, 50], [0, 0, 1]])
+            elif name == 'source_T_target':
+                staging.array[...] = np.eye(4)
         self._enqueue(cuda)  # TensorRT may prepare things that must not happen while recording
         cuda.wait()
         try:

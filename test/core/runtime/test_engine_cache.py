@@ -134,9 +134,29 @@ def test_a_damaged_plan_is_not_used(cache: EngineCache, damage: str,
         assert cache.get(NAME) == PLAN
 
 
+@pytest.mark.parametrize('suffix', ['.plan', '.json'])
+def test_a_file_of_another_user_is_not_used(cache: EngineCache, suffix: str,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stored(cache).with_suffix(suffix)
+    real, inode = os.fstat, path.stat().st_ino
+
+    def fstat(descriptor: int) -> Any:
+        status = real(descriptor)
+        if status.st_ino != inode:
+            return status
+        return os.stat_result([*status[:4], status.st_uid + 1, *status[5:10]])
+
+    monkeypatch.setattr(os, 'fstat', fstat)
+    assert cache.get(NAME) is None
+    monkeypatch.undo()
+    assert not path.exists()
+
+
 @pytest.mark.parametrize('text', ['', '{', '[]', '{}', '{"key": 1}', 'null', '[' * 100_000,
                                   '\x80\x04.', json.dumps({'key': NAME, 'facts': {}, 'bytes': 1,
-                                                           'sha256': '', 'report': {}})])
+                                                           'sha256': '', 'report': {}}),
+                                  json.dumps({'key': NAME, 'facts': {'size': float('nan')},
+                                              'bytes': 1, 'sha256': '', 'report': {}})])
 def test_a_damaged_sidecar_is_not_used(cache: EngineCache, text: str) -> None:
     path = stored(cache)
     path.with_suffix('.json').write_text(text)
@@ -178,6 +198,9 @@ def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv('XDG_CACHE_HOME', 'relative')  # to be ignored, says its specification
     monkeypatch.setenv('HOME', str(tmp_path))
     assert EngineCache().folder == tmp_path / '.cache' / 'hybrid_depth'
+    assert EngineCache('~/engines').folder == tmp_path / 'engines'
+    with pytest.raises(BackendUnavailable, match=r'~nobody-at-all/x cannot be found.*engine_cach'):
+        EngineCache('~nobody-at-all/x')
 
 
 def test_a_full_disk_leaves_nothing_behind(cache: EngineCache,
@@ -206,6 +229,19 @@ def test_a_really_full_disk(cache: EngineCache, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(OSError, match='No space left'):
         stored(cache)
     assert cache.get(NAME) is None
+
+
+def test_an_engine_outlives_a_power_cut(cache: EngineCache,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    real, kinds = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        kinds.append(stat.S_IFMT(os.fstat(descriptor).st_mode))
+        real(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    stored(cache)
+    assert kinds == [stat.S_IFREG, stat.S_IFDIR] * 2  # each file, then its name
 
 
 HOLD = """
@@ -271,14 +307,51 @@ def test_pruning_by_size_and_age(cache: EngineCache) -> None:
     assert cache.get(key(all_facts[0])) == PLAN
 
 
+def test_pruning_removes_what_the_dead_left(cache: EngineCache) -> None:
+    path = stored(cache)
+    facts = [{'n': number} for number in range(3)]
+    killed, writing, times = (stored(cache, facts={'n': number}) for number in range(3))
+    killed.with_suffix('.json').unlink()  # between the plan and its sidecar
+    writing.unlink()
+    writing.with_suffix('.json').unlink()
+    writing.with_name(f'{writing.name}.77.part').write_bytes(PLAN)  # in the middle of the plan
+    (cache.folder / 'timing-1.cache.77.part').write_bytes(b'times')
+    times.with_suffix('.json').unlink()
+    with cache.lock(key(facts[2])):  # that one is at work
+        cache.prune()
+        assert {file.name for file in cache.folder.iterdir() if file.suffix != '.lock'} == {
+            path.name, path.with_suffix('.json').name, times.name}
+    assert cache.get(NAME) == PLAN
+    cache.prune()
+    assert sorted(file.suffix for file in cache.folder.iterdir()) == ['.json', '.lock', '.plan']
+
+
 def test_the_timing_cache_is_shared_by_models_on_one_gpu(cache: EngineCache) -> None:
     environment = {'tensorrt': '10.3.0.26', 'gpu_name': 'Orin', 'compute_capability': '8.7',
                    'memory_gib': 62}
-    path = cache.timing_cache(environment)
-    assert path.parent == cache.folder
-    assert cache.timing_cache({**environment, 'memory_gib': 30}) == path
+    assert cache.times(environment) == b''
+    cache.keep_times(environment, b'times')
+    assert cache.times({**environment, 'memory_gib': 30}) == b'times'
     for fact in ('tensorrt', 'gpu_name', 'compute_capability'):
-        assert cache.timing_cache({**environment, fact: 'x'}) != path
+        assert cache.times({**environment, fact: 'x'}) == b''
+    (path,) = cache.folder.glob('timing-*.cache')
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o666)  # somebody else may have written it
+    assert cache.times(environment) == b''
+
+
+def test_times_are_written_whole_or_not_at_all(cache: EngineCache,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.keep_times({}, b'old')
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        cache.keep_times({}, b'new')
+    assert cache.times({}) == b'old'
+    assert list(cache.folder.glob('*.part')) == []
 
 
 def test_an_unwritable_disk_does_not_hinder_reading(cache: EngineCache, tmp_path: Path,

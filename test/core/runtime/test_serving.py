@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+import gc
 import os
 from pathlib import Path
 import signal
@@ -23,7 +25,9 @@ import subprocess
 import sys
 import time
 
+from fake_cuda import Error, FakeCuda, install
 from fake_engine import InThisProcess, MARK, Workshop, workshop, write_golden
+from fake_tensorrt import FakeTensorRT
 import numpy as np
 import pytest
 from tiny_model import POSED, tiny_depth, tiny_spec, write_tiny_model, write_tiny_posed_model
@@ -33,7 +37,7 @@ from hybrid_depth.config import PipelineConfig
 from hybrid_depth.errors import BackendUnavailable
 from hybrid_depth.pipeline import DepthPipeline
 from hybrid_depth.preprocess import network_view
-from hybrid_depth.runtime import build_process, builder
+from hybrid_depth.runtime import BACKENDS, build_process, builder, serving, trt
 from hybrid_depth.runtime.build_process import BuildProcess, BuildRequest, BuildResult
 from hybrid_depth.runtime.engine_cache import EngineCache
 from hybrid_depth.types import Frame
@@ -134,6 +138,18 @@ def test_closing_kills_the_builder_and_its_children(shop: Workshop, model: Path)
     assert len(shop.builds) == 1
 
 
+def test_a_builder_looks_for_modules_where_its_parent_does(
+        shop: Workshop, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / 'home'
+    folder.mkdir()
+    for name in ('argparse', 'onnx', 'numpy'):  # somebody's, where the node happens to be started
+        (folder / f'{name}.py').write_text('raise SystemExit(9)\n')
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv('PYTHONPATH')
+    result = Lines().build(shop, Path(os.path.relpath(model)))
+    assert (result.status, result.reason) == (builder.ACCEPTED, '')
+
+
 PARENT = """
 import os, sys
 from pathlib import Path
@@ -166,6 +182,20 @@ def test_two_builders_at_once_build_once(shop: Workshop, model: Path) -> None:
         shop.release()
         assert [future.result(60).status for future in futures] == [builder.ACCEPTED] * 2
     assert shop.builds == ['fp16']
+
+
+def test_one_engine_is_built_at_a_time(shop: Workshop, model: Path) -> None:
+    shop.hold()
+    with ThreadPoolExecutor(2) as pool:
+        both = {'fp16': Lines(), 'fp32': Lines()}
+        futures = [pool.submit(told.build, shop, model, name) for name, told in both.items()]
+        until(lambda: shop.builds)
+        until(lambda: all('waiting for other builders' in told.stages for told in both.values()))
+        time.sleep(0.3)  # more than the other one would need
+        assert len(shop.builds) == 1
+        shop.release()
+        assert [future.result(60).status for future in futures] == [builder.ACCEPTED] * 2
+    assert sorted(shop.builds) == ['fp16', 'fp32']
 
 
 def frame(grey: int, number: int, pose: np.ndarray | None = None) -> Frame:
@@ -229,6 +259,7 @@ def test_depth_goes_on_and_changes_over(shop: Workshop, model: Path) -> None:
 def inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build in this process, where it does not matter in which."""
     class Process(InThisProcess):
+
         def __init__(self, *_: object) -> None:
             pass
 
@@ -293,6 +324,117 @@ def test_features_do_not_cross_over(shop: Workshop, tmp_path: Path, inside: None
         assert run(3) == 0
         assert pipeline.backend_description.startswith('fake')
         assert run(4) > 0
+    finally:
+        pipeline.close()
+
+
+def test_resting_and_going_on_again_leaks_nothing(
+        shop: Workshop, tmp_path: Path, inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What deactivating does, with TensorRT but for its two libraries."""
+    cuda = install(monkeypatch, FakeCuda())
+    tensorrt = FakeTensorRT('10.3.0', cuda).install(monkeypatch)
+    BACKENDS.clear()
+    BACKENDS.update({'trt': trt.__name__, 'ort': 'hybrid_depth.runtime.ort'})
+    path = tmp_path / 'posed.onnx'
+    spec = write_tiny_posed_model(path, pixels=SPEC.pixels)
+    write_golden(path, spec, SIZE)
+    pipeline = DepthPipeline(config(shop, path, precision='fp32'), is_live=True)
+    held, runs, number = [], 0, 0
+    for _ in range(20):
+        in_use = 0
+        end = time.monotonic() + 20
+        while in_use < 3:
+            assert time.monotonic() < end, pipeline.backend_facts()
+            pose = np.eye(4)
+            pose[2, 3] = 0.3 * (number := number + 1)
+            assert np.isfinite(pipeline.run(frame(50, number, pose)).depth_m).all()
+            in_use += pipeline.backend_facts()['engine.state'] == 'in use'
+            time.sleep(0.001)
+        held.append((sum(map(len, cuda.device.values())), len(cuda.handles)))
+        assert tensorrt.runs > runs
+        runs = tensorrt.runs
+        pipeline.free()
+        gc.collect()
+        assert (cuda.device, cuda.host, cuda.handles) == ({}, {}, {})
+    assert len(set(held)) == 1
+    pipeline.close()
+
+
+@pytest.mark.parametrize(('backend', 'soon_s'), [('auto', 60.0), ('auto', 0.0), ('trt', 60.0)])
+def test_a_gpu_that_drops_out(shop: Workshop, model: Path, inside: None, backend: str,
+                              soon_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, '_SOON_S', soon_s)
+    gives_up = backend == 'auto' and soon_s > 0
+    cuda = install(monkeypatch, FakeCuda())
+    tensorrt = FakeTensorRT('11.4.0.106', cuda).install(monkeypatch)
+    BACKENDS.clear()
+    BACKENDS.update({'trt': trt.__name__, 'ort': 'hybrid_depth.runtime.ort'})
+    pipeline = DepthPipeline(config(shop, model, backend=backend), is_live=True)
+    try:
+        drive(pipeline, lambda: pipeline.backend_facts()['engine.state'] == 'in use')
+        runs = tensorrt.runs
+        cuda.fail['cudaGraphLaunch'] = Error.cudaErrorInvalidValue
+        with pytest.raises(BackendUnavailable, match='cudaErrorInvalidValue'):
+            pipeline.run(frame(50, 0))
+        cuda.fail.clear()
+        drive(pipeline, iter([False, True]).__next__)  # a single failure is no reason
+        assert tensorrt.runs > runs
+        assert pipeline.backend_complaint() == ''
+        cuda.fail.update(dict.fromkeys(
+            ('cudaSetDevice', 'cudaGraphLaunch', 'cudaMalloc', 'cudaStreamSynchronize',
+             'cudaFree'), Error.cudaErrorNoDevice))
+        for number in range(2 if gives_up else 6):
+            with pytest.raises(BackendUnavailable, match='check that nvidia-smi lists a GPU'):
+                pipeline.run(frame(50, number))
+        if gives_up:
+            ratios = drive(pipeline, iter([False] * 3 + [True]).__next__, 10)
+            assert ratios == pytest.approx([1.0] * 3, rel=1e-5)
+            complaint = pipeline.backend_complaint()
+            assert 'the engine was given up' in complaint
+            assert 'depth is by ONNX Runtime' in complaint
+            assert 'given up' in pipeline.backend_facts()['engine.state']
+            assert not cuda.handles
+    finally:
+        pipeline.close()
+
+
+def test_another_camera_in_the_middle_of_a_build(shop: Workshop, model: Path) -> None:
+    shop.hold()
+    pipeline = DepthPipeline(config(shop, model), is_live=True)
+    try:
+        until(lambda: shop.builds)
+        # twice the pixels of the model: another network size
+        camera = CameraModel(96, 32, 60.0, 60.0, 48.0, 16.0)
+        image = np.full((32, 96, 3), 50, np.uint8)
+        assert np.isfinite(pipeline.run(Frame(image, 1, 'c', camera, None)).depth_m).all()
+        assert not is_alive(shop.builders[0])
+        until(lambda: len(shop.builds) == 2)
+        shop.release()
+        until(lambda: 'takes over' in pipeline.backend_facts()['engine.state'])
+        assert np.isfinite(pipeline.run(Frame(image, 2, 'c', camera, None)).depth_m).all()
+        assert pipeline.backend_description.startswith('fake engine ')
+        assert pipeline.backend_description != 'fake engine 48x32'
+    finally:
+        pipeline.close()
+
+
+@pytest.mark.parametrize('folder', ['file', '~nobody-at-all', 'shared'])
+def test_a_bad_cache_folder_costs_the_engine_alone(shop: Workshop, model: Path, tmp_path: Path,
+                                                   folder: str) -> None:
+    where = folder if folder.startswith('~') else tmp_path / folder
+    if folder == 'file':
+        (tmp_path / folder).touch()
+    elif folder == 'shared':
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder).chmod(0o777)
+    settings = replace(config(shop, model), engine_cache=str(where))
+    pipeline = DepthPipeline(settings, is_live=True)
+    try:
+        ratios = drive(pipeline, lambda: bool(pipeline.backend_complaint()))
+        assert ratios == pytest.approx([1.0] * len(ratios), rel=1e-5)
+        assert f'the engine cache {where}' in pipeline.backend_complaint()
+        assert 'engine_cache' in pipeline.backend_complaint()
+        assert shop.builds == []
     finally:
         pipeline.close()
 

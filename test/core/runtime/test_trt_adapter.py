@@ -86,6 +86,8 @@ def test_every_version_builds_and_runs(tensorrt: FakeTensorRT, conv_model: Path,
     assert backend.layers == {'half': float(precision == 'fp16'),  # its one layer is the last
                               'float': float(precision != 'fp16')}
     assert 'TF32' not in tensorrt.flags
+    assert tensorrt.told == {'WORKSPACE': trt.BUILD_SETTINGS['workspace'], 'verbosity': 'DETAILED',
+                             'level': trt.BUILD_SETTINGS['optimization_level']}
     is_weak = tensorrt.version.startswith('8') and precision != 'fp32'
     assert tensorrt.flags == ({'FP16', 'OBEY_PRECISION_CONSTRAINTS'} if is_weak else set())
     assert bool(tensorrt.pinned) == is_weak
@@ -125,7 +127,8 @@ def test_memory_of_an_execution(tensorrt: FakeTensorRT, conv_model: Path, tmp_pa
     engine.close()
 
 
-@pytest.mark.parametrize('text', ['', 'null', '{}', '{"Layers": ["names", "only"]}'])
+@pytest.mark.parametrize('text', ['', 'null', '{}', '{"Layers": ["names", "only"]}', '["name"]',
+                                  '[{"LayerType": "CaskConvolution", "Name": "conv"}]'])
 def test_an_inspector_that_says_nothing(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch,
                                         conv_model: Path, tmp_path: Path, text: str) -> None:
     for version, refused in (('10.3.0', False), ('8.6.1', True)):
@@ -141,8 +144,11 @@ def test_an_inspector_that_says_nothing(cuda: FakeCuda, monkeypatch: pytest.Monk
 def test_fp16_that_is_none_is_refused(tensorrt: FakeTensorRT, conv_model: Path,
                                       tmp_path: Path) -> None:
     tensorrt.computes_in_float = True
-    with pytest.raises(BackendUnavailable, match='only 0% of its matrix and convolution layers'):
-        trt.build_engine(conv_model, SPEC, SIZE, options_in(tmp_path))
+    for tensorrt.inspector_text in (None, ''):  # the network says it, before minutes are spent
+        tensorrt.told = {}
+        with pytest.raises(BackendUnavailable, match=r'the network .* only 0% of its matrix'):
+            trt.build_engine(conv_model, SPEC, SIZE, options_in(tmp_path))
+        assert tensorrt.told == {}
     assert trt.build_engine(conv_model, SPEC, SIZE, options_in(tmp_path, 'fp32'))
 
 
@@ -169,6 +175,40 @@ def test_geometry_and_other_layers_do_not_count() -> None:
     assert adapter.inspected_share(layers, {'K_times_R'}) == pytest.approx(2 / 3)
     assert adapter.inspected_share(layers, ()) == pytest.approx(1 / 2)
     assert adapter.inspected_share(layers[2:3], ()) is None
+
+
+@pytest.mark.parametrize('types', [{'Datatype': 'Half', 'Format': 'N/A'}, {'DataType': 'Half'},
+                                   {'Format': 'Row major linear FP16 format (kLINEAR)'}])
+def test_types_are_found_however_they_are_told(types: dict) -> None:
+    layer = {'Name': 'fc_myl0_1', 'LayerType': 'gemm', 'Metadata': '[ONNX Layer: block/fc]',
+             'Inputs': [{'Name': 'alpha', **types}], 'Outputs': None}
+    single = {**layer, 'Inputs': [{'Name': 'x', **dict.fromkeys(types, 'Float')}]}
+    assert adapter.inspected_share([layer, single, layer, layer], ()) == 0.75
+    # a version that spells it otherwise again says nothing, not float32
+    assert adapter.inspected_share([{**layer, 'Inputs': [{'Name': 'x', 'Kind': 'Half'}]}],
+                                   ()) is None
+
+
+def test_nothing_is_known_where_names_are_not_told() -> None:
+    def layer(kind: str, **more: str) -> dict:
+        return {'LayerType': 'gemm', 'Outputs': [{'Format/Datatype': kind}], **more}
+    layers = [layer('Half', Name='fused_0'), layer('Float', Name='fused_1')]
+    assert adapter.inspected_share(layers, {'K_times_R'}) is None  # which of them was meant so?
+    assert adapter.inspected_share(layers, ()) == 0.5
+    # geometry may end up in a layer of another kind
+    point = {'Name': 'p', 'LayerType': 'kgen', 'Metadata': '[ONNX Layer: a]\x1e[ONNX Layer: K_R]'}
+    assert adapter.inspected_share([*layers, point], {'K_R'}) == 0.5
+
+
+def test_there_is_one_log_for_all(tensorrt: FakeTensorRT) -> None:
+    log = adapter.make_log(tensorrt.module)
+    assert adapter.make_log(tensorrt.module) is log
+    severity = tensorrt.module.ILogger.Severity
+    for text in ('first', 'second'):
+        log.log(severity.ERROR, text)
+    log.log(severity.WARNING, 'third')
+    assert log.said() == 'first; second'
+    assert log.said() == 'it gives no reason'  # what was said is not said again of another fault
 
 
 def test_the_parsers_words_are_handed_on(tensorrt: FakeTensorRT) -> None:
@@ -226,6 +266,14 @@ def test_reasons_why_not_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None
     assert '8.6 or later is needed' in trt.available()
     broken.__version__ = '10.3.0'  # type: ignore[attr-defined]
     assert 'pip install cuda-bindings' in trt.available()
+
+    # up to 12.8 cuda-bindings does not return an error where there is no driver
+    cuda = install(monkeypatch, FakeCuda())
+    cuda.fail['cudaGetDeviceCount'] = RuntimeError('Failed to dlopen libcuda.so.1')
+    assert 'Failed to dlopen libcuda.so.1' in trt.available()
+    assert 'install an NVIDIA driver' in trt.available()
+    cuda.fail['cudaGetDeviceCount'] = KeyError(9999)
+    assert 'cannot call cudaGetDeviceCount (9999)' in trt.available()
 
     install(monkeypatch, FakeCuda(gpus=0))
     assert 'cudaErrorNoDevice' in trt.available()

@@ -17,6 +17,9 @@ The adapter against NVIDIA's own Python packages of TensorRT, without its librar
 The packages ``tensorrt_bindings`` (8.6), ``tensorrt_cu12_bindings`` and ``tensorrt_cu13_bindings``
 are small and need a library only to be loaded: an empty one, compiled here, will do. Set
 TENSORRT_BINDINGS to folders with one unpacked package each, separated by ':', to test several.
+
+Likewise NVIDIA's cuda-bindings, and CUDA_BINDINGS: without a GPU they refuse every call, but not
+before they have looked at its arguments.
 """
 from __future__ import annotations
 
@@ -71,6 +74,57 @@ except BackendUnavailable as error:
 print(json.dumps({'version': trt.__version__, 'flags': adapter.network_flags(trt), 'start': start,
                   'typed': adapter.is_strongly_typed(trt), 'missing': missing,
                   'said': log.said()}))
+"""
+# makes every call that a frame makes, of the real package and of the imitation
+_CALL = """
+import sys
+from types import ModuleType
+from fake_cuda import FakeCuda
+import numpy as np
+from cuda.bindings import runtime as real
+fake = FakeCuda(integrated=sys.argv[1] == 'integrated')
+imitation = fake.module()
+calls = {}
+
+def both(name):
+    def call(*arguments):
+        try:
+            error = getattr(real, name)(*arguments)[0]
+        except RuntimeError:  # without a driver
+            error = None
+        assert name in ('cudaRuntimeGetVersion', 'cudaGetErrorString') \\
+            or error != real.cudaError_t.cudaSuccess, 'there is a GPU'
+        calls[name] = len(arguments)
+        ours = [argument.name.removeprefix('cudaDevAttr')
+                if isinstance(argument, real.cudaDeviceAttr) else argument
+                for argument in arguments]
+        return getattr(imitation, name)(*ours)
+    return call
+
+class Both(ModuleType):
+    def __getattr__(self, name):
+        if name == 'cudaError_t':
+            return imitation.cudaError_t
+        return both(name) if hasattr(real, name) and callable(getattr(imitation, name, None)) \\
+            else getattr(real, name)
+
+import cuda.bindings
+cuda.bindings.runtime = Both('both')
+from hybrid_depth.runtime.trt.cuda import Cuda, device_count, facts
+device_count()
+facts(0)
+gpu = Cuda(0)
+pages, memory = gpu.staging((4,), 'float32'), gpu.allocate(16)
+pages.array[:] = 7
+gpu.capture(lambda: gpu.copy(memory, pages.host, 16))
+gpu.launch()
+gpu.clear(memory, 16)
+gpu.copy(pages.host, memory, 16)
+gpu.wait()
+assert not pages.array.any()
+gpu.close()
+del pages
+print(len(calls))
 """
 
 
@@ -136,6 +190,24 @@ def test_the_real_package_has_what_the_adapter_uses(stubs: Path, used: dict, fol
     assert found['typed'] is not version.startswith('8')
     # what a machine without a GPU makes of it
     assert 'TensorRT cannot start' in found['start']
+
+
+_CUDA = [folder for folder in os.environ.get('CUDA_BINDINGS', '').split(':') if folder] or (
+    [''] if find_spec('cuda') and find_spec('cuda.bindings') else [])
+
+
+@pytest.mark.skipif(not _CUDA, reason='cuda-bindings is not installed, and CUDA_BINDINGS names '
+                    'no folder with it')
+@pytest.mark.parametrize('folder', _CUDA)
+@pytest.mark.parametrize('gpu', ['card', 'integrated'])
+def test_the_real_cuda_bindings_take_the_calls(folder: str, gpu: str) -> None:
+    here = Path(__file__).resolve()
+    environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'PYTHONPATH': os.pathsep.join(
+        filter(None, (folder, str(here.parents[3]), str(here.parents[2]))))}
+    done = subprocess.run([sys.executable, '-c', _CALL, gpu], env=environment,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 20
 
 
 def test_enough_is_touched_to_mean_something(used: dict) -> None:

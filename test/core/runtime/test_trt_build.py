@@ -91,7 +91,10 @@ def test_a_timing_cache_that_cannot_be_written_costs_nothing_else(
         tensorrt: FakeTensorRT, tiny_model: Path, tmp_path: Path,
         caplog: pytest.LogCaptureFixture) -> None:
     options = BackendOptions(precision='fp32', engine_cache=str(tmp_path))
-    EngineCache(tmp_path).timing_cache(trt.environment_facts(0)).mkdir()
+    EngineCache(tmp_path).keep_times(trt.environment_facts(0), b'')
+    (path,) = tmp_path.glob('timing-*.cache')
+    path.unlink()
+    path.mkdir()
     assert trt.build_engine(tiny_model, SPEC, SIZE, options)
     assert 'cannot be written' in caplog.text
 

@@ -14,8 +14,10 @@
 """The whole TensorRT runtime but for the two libraries, which are imitations."""
 from __future__ import annotations
 
+from dataclasses import replace
 import gc
 from pathlib import Path
+import threading
 
 from fake_cuda import Error, FakeCuda, install
 from fake_tensorrt import FakeTensorRT
@@ -160,6 +162,48 @@ def test_reference_features_from_outside_are_taken(posed: session.TrtBackend,
         features += 0.5
 
 
+def test_no_source_is_a_source_of_zeros(posed: session.TrtBackend, tiny_posed_model: Path) -> None:
+    """Asked for by saying that it is valid: what is there must not be of an earlier frame."""
+    cpu = ort.open_backend(tiny_posed_model, POSED_SPEC, SIZE, BackendOptions(cpu_threads=1))
+    zeros, given = np.zeros((2, 1, 2, 8, 12), np.float32), np.ones((1, 2), np.float32)
+    expected = cpu.infer(frame(1, tuple(zeros), source_valid=given))['matched_depth'].copy()
+    own = posed.infer(frame(2))['features']
+    for before in (None, own, np.full((1, 2, 8, 12), 3, np.float32)):
+        posed.infer(frame(3, (before, None)))
+        found = posed.infer(frame(1, (None, None), source_valid=given))['matched_depth']
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=str(type(before)))
+
+
+@pytest.mark.parametrize('gpu', [0, 1])
+def test_everything_happens_on_the_gpu_that_was_named(
+        monkeypatch: pytest.MonkeyPatch, tiny_model: Path, options: BackendOptions,
+        gpu: int) -> None:
+    cuda = install(monkeypatch, FakeCuda(gpus=2))
+    tensorrt = FakeTensorRT('10.3.0', cuda).install(monkeypatch)
+    options = replace(options, gpu=gpu)
+    here = threading.get_ident()
+    seen = []
+
+    def note(name: str) -> None:
+        owner, attribute = (session.Engine, 'close') if name == 'close' \
+            else (tensorrt.module, name)
+        real = getattr(owner, attribute)
+        monkeypatch.setattr(owner, attribute, lambda *arguments: (
+            seen.append(cuda.current[threading.get_ident()]), real(*arguments))[1])
+
+    for name in ('Builder', 'Runtime', 'close'):
+        note(name)
+    backend = trt.open_engine(trt.build_engine(tiny_model, SPEC, SIZE, options), SPEC, SIZE,
+                              options)
+    cuda.current[here] = 1 - gpu  # another library had its turn
+    backend.infer({name: frame()[name] for name in ('image', 'K')})
+    assert cuda.current[here] == gpu
+    cuda.current[here] = 1 - gpu
+    backend.close()
+    assert seen == [gpu] * 5  # built, looked at, let go; opened, closed
+    assert not cuda.handles
+
+
 @pytest.mark.parametrize(('changes', 'match'), [
     ({'image': np.zeros((1, 32, 64, 3), np.uint8)}, "'image'.*opened for"),
     ({'K': np.eye(3)[None]}, "'K'.*float64"),
@@ -231,6 +275,26 @@ def test_an_engine_that_cannot_be_recorded_runs_and_says_so(
         np.testing.assert_allclose(backend.infer(feed)['depth'], cpu.infer(feed)['depth'],
                                    rtol=1e-5)
     backend.close()
+    assert not cuda.handles
+
+
+def test_what_still_runs_ends_before_the_engine_goes(
+        posed: session.TrtBackend, cuda: FakeCuda, tensorrt: FakeTensorRT,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, seen = tensorrt.runs, []
+    real = session.Engine.close
+
+    def close(engine: session.Engine) -> None:
+        seen.append((tensorrt.runs, 'exec' in cuda.handles.values(), bool(cuda.device)))
+        real(engine)
+
+    monkeypatch.setattr(session.Engine, 'close', close)
+    cuda.fail['cudaEventRecord'] = Error.cudaErrorInvalidValue
+    with pytest.raises(BackendUnavailable):  # when the frame was on its way already
+        posed.infer(frame())
+    assert tensorrt.runs == runs
+    posed.close()
+    assert seen == [(runs + 1, False, True)]
 
 
 @pytest.mark.parametrize(('call', 'match'), [
