@@ -77,10 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     quantise = commands.add_parser('quantise', help='make the int8_mix file of a model, for CPUs')
     quantise.add_argument('model', help='shipped name or .onnx file')
     quantise.add_argument('--out', type=Path, help='file to write; without it beside the model')
-    quantise.add_argument('--drives', nargs='+', help='drives to measure ranges on, as in infer; '
-                          'without it two synthetic ones')
-    quantise.add_argument('--frames', type=int, default=8, help='of each drive, and as many to '
-                          'judge by')
+    quantise.add_argument('--drives', nargs='+', help='as in infer: the last is judged by, ranges '
+                          'are measured on the others; without it synthetic ones')
+    quantise.add_argument('--frames', type=int, default=8, help='of each drive')
     quantise.add_argument('--limit', type=float, default=0.02,
                           help='mean relative difference of depth to fp32, at most')
     quantise.set_defaults(run=_quantise)

@@ -14,17 +14,17 @@
 """
 Make the int8_mix file of a model: what the command ``quantise`` does.
 
-Convolutions compute in 8 bits with ranges measured on real frames (QDQ, weights per channel),
+Convolutions compute in 8 bits with ranges measured on real frames (``quantise_conv``),
 multiplications by a weight matrix with ranges taken from each frame. Not every layer bears it:
-depth is the exponential of what the last layers say. So groups of layers are tried one by one,
-and as many are taken, the mildest first, as keep depth within the limit. The first layer, the last
-ones before each output, depthwise convolutions and camera geometry stay as they are.
+depth is the exponential of what the last layers say. So groups of layers are tried one by one, and
+as many are taken as keep depth within the limit, first those that do most of the work for the
+error they make. The first layer, the last ones before each output, depthwise convolutions, what is
+little work anyway and camera geometry stay as they are. Attention stays in float, fused.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 import logging
 from pathlib import Path
 import tempfile
@@ -39,14 +39,17 @@ from hybrid_depth.keyframes import Keyframes
 from hybrid_depth.matching import small_map, small_rays, source_inputs, thumbnail
 from hybrid_depth.preprocess import network_view, to_network
 from hybrid_depth.runtime import BackendOptions, ort
+from hybrid_depth.runtime.fuse_attention import fuse_attention
 from hybrid_depth.runtime.int8 import int8_path, sha256_of, SOURCE_KEY
+from hybrid_depth.runtime.quantisable import candidates, groups_of
+from hybrid_depth.runtime.quantise_conv import quantise_convolutions, Ranges, ranges_of, widened
 from hybrid_depth.scene_prompts import text_inputs
 
 LIMIT = 0.02  # mean relative difference of depth to fp32
-DRIVES = ('synthetic:3', 'synthetic:11')
-_GROUPS = 8  # that layers are tried in
+DRIVES = ('synthetic:3', 'synthetic:11', 'synthetic:7')
+_FUSED_LIMIT = 1e-3  # mean relative difference of depth that rounding may make
 _SPACING = 4  # frames between two that are used
-_LEAST_WEIGHTS = 4096  # of a matrix that is worth it
+_LEAST_SHARE = 1 / 400  # of the work of all layers, of one that is worth the error
 _log = logging.getLogger(__name__)
 
 Feed = dict[str, np.ndarray]
@@ -59,7 +62,7 @@ class Quantised:
     path: Path
     layers: int  # in 8 bits
     candidates: int
-    abs_rel: float  # mean relative difference of depth to fp32, on frames not calibrated on
+    abs_rel: float  # mean relative difference of depth to fp32, on frames no range is of
     sigma_rel: float  # the same of sigma
     frames: int  # it was measured on
 
@@ -69,9 +72,10 @@ def quantise(path: Path, out: Path | None = None, drives: Sequence[str] = DRIVES
     """
     Write the int8_mix file of the model at ``path``, beside it or to ``out``.
 
-    Of each of ``drives`` twice ``frames`` frames are used: every other one to measure ranges on,
-    the rest to judge by. Raises BackendUnavailable where packages are missing or no layer can be
-    quantised within ``limit``, ConfigError and DriveError for what was given.
+    Ranges are measured on ``frames`` frames of each of ``drives`` but the last, which judges: it
+    should be another place. Of one drive alone the first half measures, the second judges. Raises
+    BackendUnavailable where packages are missing or no layer can be quantised within ``limit``,
+    ConfigError and DriveError for what was given.
     """
     reason = available()
     if reason:
@@ -79,13 +83,16 @@ def quantise(path: Path, out: Path | None = None, drives: Sequence[str] = DRIVES
     if frames < 1:
         raise ConfigError(f'the number of frames is {frames}; expected 1 or more')
     spec = read_spec(path)
-    feeds = [feed for drive in drives for feed in _feeds(path, spec, drive, 2 * frames)]
+    model = _folded(path, spec)
+    if not candidates(model):
+        raise BackendUnavailable(f'{path} has no layers that 8 bits are worth while for; use fp32')
+    measured, judged = _frames_of(path, spec, drives, frames)
     with tempfile.TemporaryDirectory() as folder:
-        work = _Work(path, spec, feeds[::2], feeds[1::2], Path(folder))
+        work = _Work(path, spec, model, measured, judged, Path(folder))
         chosen, errors = work.choose(limit)
         target = out or int8_path(path)
         work.save(chosen, target)
-    return Quantised(target, len(chosen), len(work.candidates), *errors, len(feeds[1::2]))
+    return Quantised(target, len(chosen), len(work.candidates), *errors, len(judged))
 
 
 def available() -> str:
@@ -96,6 +103,25 @@ def available() -> str:
     except ImportError as error:
         reason = f'{error}; install it with: pip install onnx'
     return reason
+
+
+def _folded(path: Path, spec: ModelSpec) -> Any:
+    """Return the ModelProto at ``path``, standard operators alone."""
+    model = ort.save_folded(path, spec, None)
+    for entry in list(model.opset_import):
+        if entry.domain:  # of operators that ONNX Runtime could have put in, and has not
+            model.opset_import.remove(entry)
+    return model
+
+
+def _frames_of(path: Path, spec: ModelSpec, drives: Sequence[str],
+               frames: int) -> tuple[list[Feed], list[Feed]]:
+    """Return what ranges are measured on, and what is judged by."""
+    if len(drives) == 1:
+        feeds = list(_feeds(path, spec, drives[0], 2 * frames))
+        return feeds[:len(feeds) // 2], feeds[len(feeds) // 2:]
+    *first, last = ([*_feeds(path, spec, drive, frames)] for drive in drives)
+    return [feed for feeds in first for feed in feeds], last
 
 
 def _feeds(path: Path, spec: ModelSpec, name: str, count: int) -> Iterator[Feed]:
@@ -132,18 +158,31 @@ def _stacked(handles: Sequence[np.ndarray | None], like: np.ndarray) -> np.ndarr
 class _Work:
     """One model in the works."""
 
-    def __init__(self, path: Path, spec: ModelSpec, calibration: list[Feed], judged: list[Feed],
-                 folder: Path) -> None:
+    def __init__(self, path: Path, spec: ModelSpec, model: Any, measured: list[Feed],
+                 judged: list[Feed], folder: Path) -> None:
         self._path, self._spec, self._folder = path, spec, folder
-        self._calibration, self._judged = calibration, judged
-        self._model = ort.save_folded(path, spec, None)
-        for entry in list(self._model.opset_import):
-            if entry.domain:  # of operators that ONNX Runtime could have put in, and has not
-                self._model.opset_import.remove(entry)
-        self.candidates = candidates(self._model)
-        self._kinds = {node.name: node.op_type for node in self._model.graph.node}
-        self._activations = _activations_after(self._model)
+        self._model, self._judged = model, judged
         self._expected = self._run(path)
+        self._fuse_attention()
+        self._kinds = {node.name: node.op_type for node in self._model.graph.node}
+        self._ranges, work = self._measure(candidates(self._model), measured)
+        least = _LEAST_SHARE * sum(work.values())
+        self._work = {name: amount for name, amount in work.items() if amount >= least}
+        self.candidates = list(self._work)
+
+    def _fuse_attention(self) -> None:
+        """Fuse attention, where that leaves depth what it was."""
+        import onnx
+        plain = self._copy()
+        count = fuse_attention(self._model)
+        if not count:
+            return
+        path = self._folder / 'fused.onnx'
+        onnx.save(self._model, path)
+        error, _ = self._off(path)
+        _log.info('%d attentions fused: depth %.1e off', count, error)
+        if not error < _FUSED_LIMIT:  # a form that only looks as the known one does
+            self._model = plain
 
     def choose(self, limit: float) -> tuple[list[str], tuple[float, float]]:
         """Return the layers to quantise and the errors of depth and sigma that they make."""
@@ -151,25 +190,39 @@ class _Work:
         alone = []
         for number, group in enumerate(groups):
             error, _ = self._errors(group)
-            _log.info('layers %d of %d groups alone: depth %.2f %% off', number + 1, len(groups),
-                      100 * error)
-            alone.append((error, number))
-        chosen: list[str] = []
-        errors = (0.0, 0.0)
-        for error, number in sorted(alone):
-            if error > limit:
-                break
-            more = chosen + groups[number]
-            found = self._errors(more)
-            _log.info('%d of %d layers: depth %.2f %% off', len(more), len(self.candidates),
-                      100 * found[0])
-            if found[0] <= limit:
-                chosen, errors = more, found
+            work = sum(self._work[name] for name in group)
+            _log.info('layers %d of %d groups alone: %.1f %% of the work, depth %.2f %% off',
+                      number + 1, len(groups), 100 * work / sum(self._work.values()), 100 * error)
+            if error <= limit:
+                alone.append((error ** 2 / work, error, group))
+        alone.sort(key=lambda entry: entry[0])
+        order = [group for *_, group in alone]
+        # errors of groups hardly depend on each other, so their squares add up, nearly
+        together = np.sqrt(np.cumsum([error ** 2 for _, error, _ in alone]))
+        chosen, errors = self._as_many(order, int((together <= limit).sum()), limit)
         if not chosen:
             raise BackendUnavailable(
                 f'no group of layers of {self._path} can be quantised with depth within '
                 f'{limit:.1%} of fp32; raise the limit, or use fp32')
         return chosen, errors
+
+    def _as_many(self, order: list[list[str]], count: int,
+                 limit: float) -> tuple[list[str], tuple[float, float]]:
+        """Return the first groups, about ``count``, that depth bears together, and the errors."""
+        best: tuple[list[str], tuple[float, float]] = ([], (0.0, 0.0))
+        while 0 < count <= len(order):
+            layers = [name for group in order[:count] for name in group]
+            errors = self._errors(layers)
+            _log.info('%d of %d layers: depth %.2f %% off', len(layers), len(self.candidates),
+                      100 * errors[0])
+            if errors[0] <= limit:
+                best = (layers, errors)
+                count += 1
+            elif best[0]:
+                break
+            else:
+                count -= 1
+        return best
 
     def save(self, layers: list[str], out: Path) -> None:
         """Write the model with ``layers`` in 8 bits to ``out``, whole or not at all."""
@@ -182,134 +235,84 @@ class _Work:
         part.replace(out)
 
     def _quantised(self, layers: list[str]) -> Path:
-        from onnxruntime.quantization import QuantType
-        # 7 bits: CPUs without VNNI add products of 8 bits in 16, where those overflow
-        weights: dict[str, Any] = {'per_channel': True, 'reduce_range': True,
-                                   'weight_type': QuantType.QInt8}
+        import onnx
+        from onnxruntime.quantization import quantize_dynamic, QuantType
         out = self._folder / 'quantised.onnx'
-        model: Any = type(self._model)()
-        model.CopyFrom(self._model)
-        static = [name for name in layers if self._kinds[name] == 'Conv']
-        dynamic = [name for name in layers if self._kinds[name] == 'MatMul']
+        model = self._copy()
+        quantise_convolutions(model, [name for name in layers if self._kinds[name] == 'Conv'],
+                              self._ranges)
+        products = [name for name in layers if self._kinds[name] == 'MatMul']
+        if not products:
+            onnx.save(model, out)
+            return out
         logging.disable(logging.WARNING)  # what it says is of no use to who runs the command
         try:
-            self._write(out, model, static, dynamic, weights)
+            # 7 bits: CPUs without VNNI add products of 8 bits in 16, where those overflow
+            quantize_dynamic(model, out, op_types_to_quantize=['MatMul'], per_channel=True,
+                             nodes_to_quantize=products, reduce_range=True,
+                             weight_type=QuantType.QInt8,
+                             # after attention, of which inference of shapes knows nothing
+                             extra_options={'DefaultTensorType': onnx.TensorProto.FLOAT})
         finally:
             logging.disable(logging.NOTSET)
         return out
 
-    def _write(self, out: Path, model: Any, static: list[str], dynamic: list[str],
-               weights: dict[str, Any]) -> None:
-        from onnxruntime.quantization import (
-            QuantFormat,
-            quantize_dynamic,
-            quantize_static,
-            QuantType,
-        )
-        if static:
-            # an activation between two of them in 8 bits is part of the first
-            static += [self._activations[name] for name in static if name in self._activations]
-            quantize_static(model, out, _reader(self._calibration), QuantFormat.QDQ,
-                            op_types_to_quantize=['Conv', 'Relu', 'Clip'],
-                            nodes_to_quantize=static, activation_type=QuantType.QUInt8, **weights)
-            model = out
-        if dynamic:
-            quantize_dynamic(model, out, op_types_to_quantize=['MatMul'],
-                             nodes_to_quantize=dynamic, **weights)
+    def _copy(self) -> Any:
+        model: Any = type(self._model)()
+        model.CopyFrom(self._model)
+        return model
+
+    def _measure(self, layers: Collection[str],
+                 feeds: list[Feed]) -> tuple[dict[str, Ranges], dict[str, int]]:
+        """Return the ranges of the convolutions among ``layers``, and the work of each layer."""
+        import onnx
+        model = self._copy()
+        nodes = {node.name: node for node in model.graph.node if node.name in layers}
+        shapes = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+        watched = dict.fromkeys(name for node in nodes.values()
+                                for name in (node.input[0], node.output[0]))
+        there = {value.name for value in model.graph.output}
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            for name in watched if name not in there)
+        path = self._folder / 'watched.onnx'
+        onnx.save(model, path)
+        ranges: dict[str, Ranges] = {}
+        work: dict[str, int] = {}
+        for arrays in self._answers(path, feeds if layers else [], list(watched)):
+            found = dict(zip(watched, arrays, strict=True))
+            for name, node in nodes.items():
+                result = found[node.output[0]]
+                shape = shapes[node.input[1]]
+                results = shape[0] if node.op_type == 'Conv' else shape[-1]
+                work[name] = int(np.prod(shape)) * result.size // results
+                if node.op_type == 'Conv':
+                    seen = ranges_of(found[node.input[0]], result)
+                    ranges[name] = widened(ranges[name], seen) if name in ranges else seen
+        return ranges, work
 
     def _errors(self, layers: list[str]) -> tuple[float, float]:
-        pairs = list(zip(self._run(self._quantised(layers)), self._expected, strict=True))
+        return self._off(self._quantised(layers))
+
+    def _off(self, path: Path) -> tuple[float, float]:
+        """Return the mean relative differences of depth and sigma to fp32."""
+        pairs = list(zip(self._run(path), self._expected, strict=True))
         depth, sigma = (float(np.mean([np.abs(found[i] / right[i] - 1).mean()
                                        for found, right in pairs])) for i in (0, 1))
         return depth, sigma
 
     def _run(self, path: Path) -> list[list[np.ndarray]]:
         """Return depth and sigma of each frame that is judged by."""
+        return list(self._answers(path, self._judged, ['depth', 'sigma']))
+
+    def _answers(self, path: Path, feeds: list[Feed],
+                 names: list[str]) -> Iterator[list[np.ndarray]]:
+        """Yield what is called ``names`` for each of ``feeds``."""
         sessions: dict[tuple[int, ...], Any] = {}
-        answers = []
-        for feed in self._judged:
+        for feed in feeds:
             size = feed['image'].shape[1:3]
             if size not in sessions:
                 sessions[size] = ort.open_session(
                     path, path, ort.session_options(self._spec, size, 2),
                     ['CPUExecutionProvider'])
-            answers.append(sessions[size].run(['depth', 'sigma'], feed))
-        return answers
-
-
-def candidates(model: Any) -> list[str]:
-    """
-    Return the names of the layers that may be quantised, in the order of the graph.
-
-    Dense convolutions, and multiplications by a weight matrix; not the first convolution, and not
-    the last ones on the way to an output.
-    """
-    weights = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
-    layers = [node for node in model.graph.node if node.op_type in ('Conv', 'MatMul')
-              and len(weights.get(node.input[1], ())) >= 2]
-    last = _last_layers(model.graph, {node.name for node in layers})
-    found = []
-    for node in layers[1:]:
-        shape = weights[node.input[1]]
-        is_depthwise = node.op_type == 'Conv' and shape[1] == 1
-        if not is_depthwise and node.name not in last and np.prod(shape) >= _LEAST_WEIGHTS:
-            found.append(node.name)
-    return found
-
-
-def groups_of(layers: Sequence[str], kinds: Mapping[str, str]) -> list[list[str]]:
-    """
-    Split ``layers`` into about _GROUPS groups of neighbours of one kind.
-
-    Products cost depth little and gain the most; in a group with convolutions they would be judged
-    by those.
-    """
-    groups = []
-    for kind in ('MatMul', 'Conv'):
-        names = [name for name in layers if kinds[name] == kind]
-        count = max(1, round(_GROUPS * len(names) / max(1, len(layers))))
-        bounds = np.linspace(0, len(names), count + 1).astype(int)
-        groups += [names[a:b] for a, b in pairwise(bounds) if a < b]
-    return groups
-
-
-def _last_layers(graph: Any, layers: set[str]) -> set[str]:
-    """Return the first of ``layers`` that one meets on each way back from the outputs."""
-    producers = {name: node for node in graph.node for name in node.output}
-    ways, seen, found = [value.name for value in graph.output], set[str](), set[str]()
-    while ways:
-        name = ways.pop()
-        node = producers.get(name)
-        if node is None or name in seen:
-            continue
-        seen.add(name)
-        if node.name in layers:
-            found.add(node.name)
-        else:
-            ways += node.input
-    return found
-
-
-def _activations_after(model: Any) -> dict[str, str]:
-    """Return the activation that alone reads a convolution, by the name of that."""
-    readers: dict[str, list[Any]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    return {node.name: readers[node.output[0]][0].name for node in model.graph.node
-            if node.op_type == 'Conv'
-            and [reader.op_type for reader in readers.get(node.output[0], ())]
-            in (['Relu'], ['Clip'])}
-
-
-def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(feeds)
-
-        def get_next(self) -> Any:
-            return next(self._left, None)
-
-    return Reader()
+            yield sessions[size].run(names, feed)

@@ -67,7 +67,7 @@ def bench(plan: Plan, out: Path) -> dict[str, Any]:
         'overload_latency_ratio': real['sizes'][main].get('overload', {}).get('latency_ratio'),
         'end_to_end': {'model': real, 'null': null}}
     say('stage by stage')
-    found |= in_process(plan, views)
+    found |= in_process(plan, views, out)
     options = BackendOptions(plan.cpu_threads)
     chosen = next(row for row in rows_of(plan.backend) if not why_not(row, options))
     found['stages'] = {plan.model: {chosen: node_stages(real), 'null': node_stages(null)}}
@@ -81,6 +81,9 @@ def not_run(found: dict[str, Any]) -> dict[str, str]:
     answers = {'GPU': GPU, 'cv_bridge': found['messages']['cv_bridge'],
                'growth with earlier frames': found['growth']['sources'],
                **found['backends']['rows']}
+    int8 = found['int8_mix']
+    answers |= {'in 8 bits': int8} if isinstance(int8, str) else {
+        f'in 8 bits: {name}': answer for name, answer in int8['rows'].items()}
     return {name: answer for name, answer in answers.items() if isinstance(answer, str)}
 
 
@@ -91,7 +94,7 @@ def node_stages(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:
             for size, row in run['sizes'].items()}
 
 
-def in_process(plan: Plan, views: list[Any]) -> dict[str, Any]:
+def in_process(plan: Plan, views: list[Any], out: Path) -> dict[str, Any]:
     """Measure what needs no middleware."""
     spec = read_spec(find_model(plan.model))
     pictures = {size: images(views[:1], size)[0] for size in plan.sizes}
@@ -112,6 +115,7 @@ def in_process(plan: Plan, views: list[Any]) -> dict[str, Any]:
     found['backends_large'] = runtimes.runtimes(
         plan.large_model, plan.main_size, plan.cpu_threads, plan.backend_s,
         ('fp32',)) if plan.large_model else None
+    found |= in_8_bits(plan, out / 'int8')
     say('growth')
     found['growth'] = {
         'resolution': growth_with_resolution(alone),
@@ -120,6 +124,17 @@ def in_process(plan: Plan, views: list[Any]) -> dict[str, Any]:
         'cameras': runtimes.growth_with_cameras(plan.model, plan.backend, plan.cpu_threads,
                                                 picture, plan.cameras, plan.backend_s)}
     return found
+
+
+def in_8_bits(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Measure int8_mix of the large model, which is quantised for it."""
+    int8: dict[str, Any] | str = 'not run: a quick look quantises no model'
+    if plan.large_model:
+        say('8 bits')
+        int8 = runtimes.int8_mix(plan.large_model, plan.main_size, plan.cpu_threads,
+                                 plan.backend_s, folder, plan.int8_frames)
+    ratio = None if isinstance(int8, str) else int8['over_openvino_fp32']
+    return {'int8_mix': int8, 'int8_mix_over_openvino_fp32': ratio}
 
 
 def growth_with_resolution(alone: dict[str, dict[str, float]]) -> dict[str, Any]:

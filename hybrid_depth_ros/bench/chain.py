@@ -35,8 +35,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from hybrid_depth.errors import HybridDepthError
 from hybrid_depth_ros.bench.frames import camera, images
 from hybrid_depth_ros.bench.machine import ProcessMeter
-from hybrid_depth_ros.bench.sink import read_arrivals
-from hybrid_depth_ros.bench.statistics import stream_figures
+from hybrid_depth_ros.bench.statistics import read_arrivals, stream_figures
 from hybrid_depth_ros.conversions import stamp_to_ns
 from hybrid_depth_ros.drive_messages import camera_info_message, image_message, time_message
 from hybrid_depth_ros.processes import Children
@@ -105,10 +104,10 @@ class Chain:
 
     def listen(self, topics: Sequence[str]) -> None:
         """Start the listener, and wait until the first image was answered. Raises ChainError."""
-        self._children.start('sink', [
-            sys.executable, '-m', 'hybrid_depth_ros.bench.sink', '--out', str(self._arrivals),
+        self._children.start('listener', [
+            sys.executable, '-m', 'hybrid_depth_ros.listener', '--out', str(self._arrivals),
             '--topics', *topics])
-        self._started.append('sink')
+        self._started.append('listener')
         self._node.create_subscription(
             CameraInfo, '/hybrid_depth/depth/camera_info',
             lambda message: self._answers.add(stamp_to_ns(message.header.stamp)),

@@ -45,6 +45,7 @@ class Plan:
     precisions: tuple[str, ...] = ('fp32', 'fp16', 'int8_mix')
     all_sizes_streamed: bool = True  # else streams, and the runtime 'null', at main_size alone
     large_model: str = 'small'  # of which the runtimes are timed too, for its wide layers; '' = no
+    int8_frames: int = 4  # of each drive, that large_model is quantised with
 
 
 def quick(model: str, backend: str, cpu_threads: int) -> Plan:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 import os
 from pathlib import Path
 import time
@@ -26,12 +27,16 @@ from hybrid_depth.contract import ModelSpec, read_spec
 from hybrid_depth.errors import HybridDepthError
 from hybrid_depth.models import find_model
 from hybrid_depth.pipeline import DepthPipeline
-from hybrid_depth.runtime import BackendOptions, BACKENDS, load_backend, PRECISIONS
+from hybrid_depth.runtime import Backend, BackendOptions, BACKENDS, load_backend, PRECISIONS
+from hybrid_depth.runtime.quantise import quantise
 from hybrid_depth.types import Frame
 from hybrid_depth_ros.bench.frames import camera
 from hybrid_depth_ros.bench.gflop import count_gflop, example_inputs
 from hybrid_depth_ros.bench.machine import gemm_gflops, ProcessMeter
-from hybrid_depth_ros.bench.statistics import median_ms, ratio
+from hybrid_depth_ros.bench.statistics import median_ms, ratio, times_in_turns
+
+_OVER = 'openvino/fp32'  # what int8_mix is compared with
+_INT8_ROWS = (_OVER, 'ort/fp32', 'ort/int8_mix', 'openvino/int8_mix')
 
 
 def runtimes(model: str, size: tuple[int, int], cpu_threads: int, seconds: float,
@@ -62,12 +67,9 @@ def _row(name: str, path: Path, spec: ModelSpec, size: tuple[int, int], options:
     try:
         backend = load_backend(name, path, spec, size, options)
     except HybridDepthError as error:
-        # where the models lie is nobody's business: this goes into a page
-        return f'not run: {error}'.replace(f'{path.parent}{os.sep}', '')
+        return _not_run(error, path)
     load_s = time.perf_counter() - opened
-    feed: dict[str, object] = dict(example_inputs(spec, size))
-    if 'source_features' in feed:
-        feed['source_features'] = (None,) * spec.sources
+    feed = _example_feed(spec, size)
     try:
         before = gemm_gflops(0.1)
         ms = median_ms(lambda: backend.infer(feed), seconds, least=3)
@@ -81,6 +83,66 @@ def _row(name: str, path: Path, spec: ModelSpec, size: tuple[int, int], options:
         backend.close()
 
 
+def _not_run(error: HybridDepthError, path: Path) -> str:
+    # where the models lie is nobody's business: this goes into a page
+    return f'not run: {error}'.replace(f'{path.parent}{os.sep}', '')
+
+
+def _example_feed(spec: ModelSpec, size: tuple[int, int]) -> dict[str, object]:
+    feed: dict[str, object] = dict(example_inputs(spec, size))
+    if 'source_features' in feed:
+        feed['source_features'] = (None,) * spec.sources
+    return feed
+
+
+def int8_mix(model: str, size: tuple[int, int], cpu_threads: int, seconds: float, folder: Path,
+             frames: int) -> dict[str, object] | str:
+    """
+    Quantise ``model`` into ``folder``, and time it in turns with fp32 of the same model.
+
+    Ranges are measured on ``frames`` of each drive but one, which says how far depth is from fp32.
+    Returns why where the model cannot be quantised here.
+    """
+    path = find_model(model)
+    spec = read_spec(path)
+    network = spec.network_size(*size)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    try:
+        made = quantise(path, folder / 'model.int8.onnx', frames=frames)
+    except HybridDepthError as error:
+        return _not_run(error, path)
+    quantise_s = round(time.perf_counter() - start, 1)
+    backends: dict[str, Backend] = {}
+    rows: dict[str, object] = {}
+    try:
+        for row in _INT8_ROWS:
+            name, precision = row.split('/')
+            try:
+                backends[row] = load_backend(
+                    name, made.path if precision == 'int8_mix' else path, spec, network,
+                    BackendOptions(cpu_threads=cpu_threads, precision=precision))
+            except HybridDepthError as error:
+                rows[row] = _not_run(error, path)
+        feed = _example_feed(spec, network)
+        times = times_in_turns({row: partial(backend.infer, feed)
+                                for row, backend in backends.items()}, seconds)
+    finally:
+        for backend in backends.values():
+            backend.close()
+    base = times.get(_OVER)
+    # each round is its own comparison: the machine may be busy in some
+    over = {row: round(float(np.median(np.divide(times[row], base))), 3) if base else None
+            for row in times}
+    rows |= {row: {'description': backends[row].description,
+                   'ms': round(float(np.median(values)), 3), 'over_openvino_fp32': over[row]}
+             for row, values in times.items()}
+    return {'model': model, 'network': f'{network[1]}x{network[0]}', 'quantise_s': quantise_s,
+            'layers': made.layers, 'candidates': made.candidates, 'frames': made.frames,
+            'depth_from_fp32': round(made.abs_rel, 5), 'sigma_from_fp32': round(made.sigma_rel, 5),
+            'rows': rows, 'over_openvino_fp32': over.get('ort/int8_mix')}
+
+
 def growth_with_sources(model: str, size: tuple[int, int], cpu_threads: int,
                         seconds: float) -> dict[str, object] | str:
     """Return ms of the network by the number of earlier frames that are fed and valid."""
@@ -91,8 +153,7 @@ def growth_with_sources(model: str, size: tuple[int, int], cpu_threads: int,
     network = spec.network_size(*size)
     backend = load_backend('auto', path, spec, network, BackendOptions(cpu_threads=cpu_threads))
     try:
-        feed: dict[str, object] = dict(example_inputs(spec, network))
-        feed['source_features'] = (None,) * spec.sources
+        feed = _example_feed(spec, network)
         handle = backend.infer(feed)['features']
         found = {}
         for count in range(spec.sources + 1):

@@ -14,7 +14,8 @@
 """The statistics of a measurement: what they are, apart from what is measured."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 import time
 from typing import Any, NamedTuple
 
@@ -29,6 +30,13 @@ class Arrival(NamedTuple):
 
     stamp_ns: int  # of the image
     arrival_ns: int
+
+
+def read_arrivals(path: Path, topic: str) -> list[Arrival]:
+    """Return what a listener has written of ``topic`` so far."""
+    rows = (line.split() for line in path.read_text().splitlines())
+    return [Arrival(int(row[1]), int(row[2])) for row in rows
+            if len(row) == 3 and row[0] == topic]
 
 
 def percentiles(values: Sequence[float], *, digits: int = 3) -> dict[str, float | None]:
@@ -103,6 +111,23 @@ def times_ms(work: Callable[[], object], seconds: float, least: int = 5) -> list
         start = time.perf_counter()
         work()
         times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def times_in_turns(works: Mapping[str, Callable[[], object]], seconds: float,
+                   least: int = 3) -> dict[str, list[float]]:
+    """Return the times of each of ``works``, done in turns; ``seconds`` each, see ``times_ms``."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    end = time.perf_counter() + seconds * len(works)
+    rounds = 0
+    while rounds < least or time.perf_counter() < end:
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            times[name].append(1e3 * (time.perf_counter() - start))
+        rounds += 1
     return times
 
 

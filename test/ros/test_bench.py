@@ -23,6 +23,8 @@ from onnx import helper, numpy_helper, TensorProto
 import pytest
 from tiny_model import POSED, tiny_graph, tiny_spec, write_tiny_model
 
+from hybrid_depth.runtime.int8 import SOURCE_KEY
+from hybrid_depth.runtime.quantise import Quantised
 from hybrid_depth.types import DepthResult
 from hybrid_depth_ros.bench import __main__ as command
 from hybrid_depth_ros.bench import gflop, messages, runtimes, stages
@@ -30,7 +32,7 @@ from hybrid_depth_ros.bench.end_to_end import frame_times
 from hybrid_depth_ros.bench.frames import camera
 from hybrid_depth_ros.bench.machine import gemm_gflops, ProcessMeter
 from hybrid_depth_ros.bench.plan import Plan
-from hybrid_depth_ros.bench.report import markdown, table
+from hybrid_depth_ros.bench.report import _int8, markdown, table
 from hybrid_depth_ros.bench.statistics import (
     Arrival,
     highest_rate,
@@ -39,6 +41,7 @@ from hybrid_depth_ros.bench.statistics import (
     percentiles,
     ratio,
     stream_figures,
+    times_in_turns,
     times_ms,
 )
 
@@ -171,6 +174,53 @@ def test_runtimes_say_what_they_did(model: Path) -> None:
     assert 'not run' in runtimes.growth_with_sources(str(model), (128, 96), 1, 0.0)
 
 
+def test_int8_is_timed_in_turns_with_fp32(model: Path, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quantised file is a copy here: what is tested is who is compared with whom."""
+    asked = []
+
+    def quantise(path: Path, out: Path, frames: int) -> Quantised:
+        asked.append((path, frames))
+        copy = onnx.load(path)
+        properties = {entry.key: entry.value for entry in copy.metadata_props}
+        onnx.helper.set_model_props(copy, properties | {SOURCE_KEY: 'it'})
+        onnx.save(copy, out)
+        return Quantised(out, 3, 4, 0.0123, 0.02, 8)
+    monkeypatch.setattr(runtimes, 'quantise', quantise)
+    found = runtimes.int8_mix(str(model), (128, 96), 1, 0.0, tmp_path / 'int8', 5)
+    assert asked == [(model, 5)]
+    assert isinstance(found, dict)
+    assert (found['layers'], found['candidates'], found['frames']) == (3, 4, 8)
+    assert found['depth_from_fp32'] == 0.0123
+    rows = found['rows']
+    assert 'int8_mix' in rows['ort/int8_mix']['description']  # type: ignore[index]
+    assert 'int8_mix' not in rows['ort/fp32']['description']  # type: ignore[index]
+    base = rows['openvino/fp32']  # type: ignore[index]
+    if isinstance(base, str):
+        assert base.startswith('not run: ')
+        assert found['over_openvino_fp32'] is None
+    else:
+        assert base['over_openvino_fp32'] == 1
+        assert found['over_openvino_fp32'] \
+            == rows['ort/int8_mix']['over_openvino_fp32'] > 0  # type: ignore[index]
+    text = _int8(found)
+    assert '3 of 4 layers; depth is 1.23 % from fp32 on 8 frames of a drive' in text
+    assert '| ort/int8_mix | ONNX Runtime' in text
+
+
+def test_a_model_that_cannot_be_quantised_says_why(model: Path, tmp_path: Path) -> None:
+    found = runtimes.int8_mix(str(model), (128, 96), 1, 0.0, tmp_path, 1)
+    assert str(found).startswith('not run: tiny.onnx has no layers that 8 bits')
+
+
+def test_turns_are_taken() -> None:
+    order: list[str] = []
+    times = times_in_turns({'a': lambda: order.append('a'), 'b': lambda: order.append('b')},
+                           0.0, least=2)
+    assert order == ['a', 'b'] * 3  # the very first of each does not count
+    assert [len(values) for values in times.values()] == [2, 2]
+
+
 def test_growth_with_sources(tmp_path: Path) -> None:
     path = tmp_path / 'posed.onnx'
     from tiny_model import save_model, tiny_posed_graph
@@ -216,7 +266,8 @@ def test_a_short_run_has_every_figure(model: Path, tmp_path: Path,
     fixed = found['end_to_end']['null']['sizes']['128x96']['fixed_hz']['20']
     assert fixed['received'] > 0
     assert {'versions', 'device', 'commit', 'config'} <= set(found)
-    assert {'GPU', 'growth with earlier frames'} <= set(found['not_run'])
+    assert {'GPU', 'growth with earlier frames', 'in 8 bits'} <= set(found['not_run'])
+    assert found['int8_mix_over_openvino_fp32'] is None
     text = markdown(found)
     assert '| 128x96 | fixed 20 Hz |' in text
     assert '| GPU | not run' in text

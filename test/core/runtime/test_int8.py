@@ -28,8 +28,10 @@ from hybrid_depth.__main__ import main
 from hybrid_depth.contract import read_spec
 from hybrid_depth.errors import BackendUnavailable, ConfigError
 from hybrid_depth.runtime import BackendOptions, load_backend, openvino
+from hybrid_depth.runtime import quantise as module
 from hybrid_depth.runtime.int8 import file_for, int8_path
-from hybrid_depth.runtime.quantise import candidates, groups_of, quantise
+from hybrid_depth.runtime.quantisable import candidates, groups_of
+from hybrid_depth.runtime.quantise import quantise
 
 SPEC = tiny_spec(pixels=64 * 96)
 SIZE = (64, 96)
@@ -100,6 +102,34 @@ def test_layers_that_may_be_quantised() -> None:
     assert candidates(model) == ['a', 'matrix', 'b']
 
 
+def test_layers_are_not_last_for_giving_a_shape() -> None:
+    """The output depends on 'a' by its shape alone: still, 'c' is the last of that way."""
+    graph = network()
+    node = helper.make_node
+    graph.node.extend([
+        node('Conv', ['r1', 'w_c'], ['c3'], name='c', kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node('Shape', ['c3'], ['size'], name='shape'),
+        node('Expand', ['depth', 'size'], ['expanded'], name='expand')])
+    graph.initializer.append(numpy_helper.from_array(
+        np.zeros((1, CHANNELS, 3, 3), np.float32), 'w_c'))
+    graph.output.append(helper.make_tensor_value_info('expanded', TensorProto.FLOAT, None))
+    assert candidates(helper.make_model(graph)) == ['a', 'matrix', 'b', 'c']
+
+
+def test_layers_that_do_little_work_are_left_out(tmp_path: Path, drive: str) -> None:
+    """A product of one row in 96 x 96, while the convolutions work on 64 x 96 places."""
+    graph = network()
+    graph.node.extend([
+        helper.make_node('MatMul', ['row', 'w_matrix'], ['few'], name='few'),
+        helper.make_node('MatMul', ['few', 'w_matrix'], ['fewer'], name='fewer'),
+        helper.make_node('ReduceMean', ['fewer'], ['nothing'], keepdims=0, name='mean'),
+        helper.make_node('Mul', ['depth', 'nothing'], ['other'], name='other_sigma')])
+    graph.initializer.append(numpy_helper.from_array(np.zeros((1, 96), np.float32), 'row'))
+    path = tmp_path / 'model.onnx'
+    save_model(path, graph, SPEC)
+    assert quantise(path, drives=[drive], frames=1, limit=0.05).candidates == 3
+
+
 def test_the_file_lies_beside_the_model_and_computes_in_8_bits(made) -> None:
     path, found = made
     assert found.path == int8_path(path) == path.parent / 'model.int8.onnx'
@@ -111,8 +141,9 @@ def test_the_file_lies_beside_the_model_and_computes_in_8_bits(made) -> None:
     assert counts['MatMulInteger'] == 1
     assert counts['MatMul'] == 0
     types = {weight.name: weight.data_type for weight in model.graph.initializer}
-    assert sum(kind == TensorProto.INT8 and 'w_' in name and 'quantized' in name
-               for name, kind in types.items()) == 3
+    assert [types[name] for name in ('a_int8_weight', 'b_int8_weight', 'w_matrix_quantized')] \
+        == [TensorProto.INT8] * 3
+    assert not {'w_a', 'w_b', 'w_matrix'} & set(types)
     assert types['w_first'] == types['w_last'] == types['w_each'] == TensorProto.FLOAT
     assert read_spec(found.path) == SPEC
     assert sorted(file.name for file in path.parent.iterdir()) == ['model.int8.onnx', 'model.onnx']
@@ -168,6 +199,28 @@ def test_layers_that_depth_does_not_bear_are_left_out(tmp_path: Path, drive: str
     assert [file.name for file in tmp_path.iterdir()] == ['model.onnx']
 
 
+def test_another_drive_judges_than_those_that_ranges_are_of(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, '_feeds', lambda path, spec, drive, count:
+                        [f'{drive}{index}' for index in range(count)])
+    assert module._frames_of(Path(), SPEC, ['a', 'b', 'c'], 2) == (
+        ['a0', 'a1', 'b0', 'b1'], ['c0', 'c1'])  # type: ignore[comparison-overlap]
+    assert module._frames_of(Path(), SPEC, ['a'], 2) == (
+        ['a0', 'a1'], ['a2', 'a3'])  # type: ignore[comparison-overlap]
+
+
+def test_a_fusion_that_changes_depth_is_not_taken(
+        tmp_path: Path, drive: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(model: onnx.ModelProto) -> int:
+        last, = (one for one in model.graph.initializer if one.name == 'w_last')
+        last.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(last), 'w_last'))
+        return 1
+    path = tmp_path / 'model.onnx'
+    save_model(path, network(), SPEC)
+    monkeypatch.setattr(module, 'fuse_attention', wrong)
+    assert quantise(path, drives=[drive], frames=1, limit=0.05).abs_rel < 0.05
+
+
 def test_command(tmp_path: Path, drive: str, capsys: pytest.CaptureFixture) -> None:
     path, out = tmp_path / 'model.onnx', tmp_path / 'other.onnx'
     save_model(path, network(), SPEC)
@@ -180,7 +233,7 @@ def test_command(tmp_path: Path, drive: str, capsys: pytest.CaptureFixture) -> N
 
 
 def test_a_model_without_such_layers(tiny_model: Path, drive: str) -> None:
-    with pytest.raises(BackendUnavailable, match='no group of layers'):
+    with pytest.raises(BackendUnavailable, match='no layers that 8 bits are worth while for'):
         quantise(tiny_model, drives=[drive], frames=1)
     with pytest.raises(ConfigError, match='frames'):
         quantise(tiny_model, frames=0)
@@ -194,7 +247,7 @@ def test_groups_hold_one_kind_and_every_layer_once() -> None:
     groups = groups_of(layers, kinds)
     assert sorted(name for group in groups for name in group) == sorted(kinds)
     assert all(len({kinds[name] for name in group}) == 1 for group in groups)
-    assert [len(group) for group in groups] == [3, 3, 3, 3, 4, 3, 3, 3]
+    assert [len(group) for group in groups] == [4, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1, 2]
     for group in groups:
         assert group == [name for name in layers if name in group]
     assert groups_of(['c0', 'c1'], kinds) == [['c0'], ['c1']]

@@ -1,0 +1,80 @@
+# Copyright 2026 The hybrid_depth_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which layers may compute in 8 bits, and the groups that they are tried in."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+_GROUPS = {'MatMul': 4, 'Conv': 8}  # at most
+_LEAST_CHANNELS = 16  # into a convolution: kernels work on blocks of channels
+
+
+def candidates(model: Any) -> list[str]:
+    """
+    Return the names of the layers that may be quantised, in the order of the graph.
+
+    Dense convolutions of many channels of images (of volumes, ONNX Runtime has no faster one in 8
+    bits), and multiplications by a weight matrix; not the first convolution, and not the last ones
+    on the way to an output.
+    """
+    weights = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in ('Conv', 'MatMul')
+              and len(weights.get(node.input[1], ())) >= 2]
+    last = _last_layers(model.graph, {node.name for node in layers})
+    found = []
+    for node in layers[1:]:
+        shape = weights[node.input[1]]
+        is_dense = node.op_type == 'MatMul' or (
+            len(shape) == 4 and shape[1] >= _LEAST_CHANNELS
+            and all(one.i == 1 for one in node.attribute if one.name == 'group'))
+        if is_dense and node.name not in last:
+            found.append(node.name)
+    return found
+
+
+def groups_of(layers: Sequence[str], kinds: Mapping[str, str]) -> list[list[str]]:
+    """
+    Split ``layers`` into groups of neighbours of one kind.
+
+    Products cost depth little and gain the most; in a group with convolutions they would be judged
+    by those, of which each is another case.
+    """
+    groups = []
+    for kind, most in _GROUPS.items():
+        names = [name for name in layers if kinds[name] == kind]
+        count = min(most, len(names))
+        bounds = np.linspace(0, len(names), count + 1).astype(int)
+        groups += [names[a:b] for a, b in pairwise(bounds) if a < b]
+    return groups
+
+
+def _last_layers(graph: Any, layers: set[str]) -> set[str]:
+    """Return the first of ``layers`` that one meets on each way back from the outputs."""
+    producers = {name: node for node in graph.node for name in node.output}
+    ways, seen, found = [value.name for value in graph.output], set[str](), set[str]()
+    while ways:
+        name = ways.pop()
+        node = producers.get(name)
+        if node is None or name in seen or node.op_type == 'Shape':
+            continue
+        seen.add(name)
+        if node.name in layers:
+            found.add(node.name)
+        else:
+            ways += node.input
+    return found
