@@ -19,7 +19,7 @@ single precision and rounds at their ends only, which flatters the graph.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -29,9 +29,17 @@ import onnxruntime
 _SPLITTER = 2.0**13 + 1  # of 24 significant bits, 11 are left (Dekker, 1971)
 
 
+Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
 def run_rounded(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray],
                 threads: int = 1) -> dict[str, np.ndarray]:
     """Return the outputs; each result is rounded to 11 significant bits where it is float16."""
+    return open_rounded(model, threads)(inputs)
+
+
+def open_rounded(model: onnx.ModelProto, threads: int = 1) -> Run:
+    """Return what ``run_rounded`` does with ``model``, to be called many times."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     halves = {value.name for value in inferred.value_info
               if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
@@ -65,7 +73,7 @@ def run_rounded(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray],
                           ir_version=model.ir_version).SerializeToString(),
         options, providers=['CPUExecutionProvider'])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
 def _in_single(tensor: onnx.TensorProto) -> onnx.TensorProto:

@@ -39,7 +39,8 @@ class Tolerance:
     median: float
     mean: float
     p99: float  # of depth that no look-up decided
-    pearson: float  # at least
+    matched_p99: float  # of depth that look-ups helped to decide
+    pearson: float  # at least; where frames are matched, of the 99 % that differ least
     sigma_median: float
     sigma_p99: float
     weight: float  # mean |difference| of match_weight, which is 0 to 1
@@ -47,13 +48,14 @@ class Tolerance:
 
 # By what the graph computes in. Where two depths are equally likely, or a look-up falls between
 # two pixels, the last bit decides: a few percent of a graph that matches frames differ in any two
-# runtimes, each by as much as a look may change it. So it is their mean that is limited.
+# runtimes, each by as much as a look may change it. So it is their mean that is limited most.
 TOLERANCES: dict[str, Tolerance] = {
-    'fp32': Tolerance(0.002, 0.002, 0.02, 0.9995, 0.01, 0.1, 0.01),
-    'fp16': Tolerance(0.01, 0.005, 0.05, 0.999, 0.05, 0.25, 0.03),
-    'fp16_safe': Tolerance(0.01, 0.005, 0.05, 0.999, 0.05, 0.25, 0.03),
-    'int8_mix': Tolerance(0.02, 0.02, 0.10, 0.995, 0.10, 0.40, 0.05),
+    'fp32': Tolerance(0.002, 0.002, 0.02, 0.01, 0.9995, 0.01, 0.1, 0.01),
+    'fp16': Tolerance(0.01, 0.005, 0.05, 0.2, 0.999, 0.05, 0.25, 0.03),
+    'fp16_safe': Tolerance(0.01, 0.005, 0.05, 0.2, 0.999, 0.05, 0.25, 0.03),
+    'int8_mix': Tolerance(0.02, 0.02, 0.10, 0.4, 0.995, 0.10, 0.40, 0.05),
 }
+_ASIDE_PX = 8  # how far an image is moved that is matched with what it was
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,33 @@ def _judge_case(backend: Backend, spec: ModelSpec, case: Case, tolerance: Tolera
     feed = feed_of(spec, case.inputs)
     outputs = backend.infer(feed)
     handle = outputs.get('features')
-    reason = _judge(outputs, case.expected, spec, tolerance, figures)
+    reason = _judge(outputs, case.expected, spec, tolerance, figures) \
+        or _judge_correlation(outputs, case.expected, spec, tolerance, figures)
     if reason or spec.kind != 'posed':
         return reason
     # what the backend made of this image must be as good a source as what it should have made
-    own = {**feed, 'source_features': (handle,) * spec.sources}
-    given = {**feed, 'source_features': (case.expected['features'],) * spec.sources}
+    moved = _moved(feed, case.expected['depth'])
+    own = {**moved, 'source_features': (handle,) * spec.sources}
+    given = {**moved, 'source_features': (case.expected['features'],) * spec.sources}
     expected = {name: np.array(array) for name, array in backend.infer(given).items()
                 if name != 'features'}
     reason = _judge(backend.infer(own), expected, spec, tolerance, figures)
     return f'with its own features as source: {reason}' if reason else ''
+
+
+def _moved(feed: Mapping[str, Any], depth: np.ndarray) -> dict[str, Any]:
+    """
+    Return the image and poses of a camera that has moved aside along a wall with this picture.
+
+    So the image itself, as a source, matches everywhere but at one edge: where nothing matches,
+    any two runtimes differ.
+    """
+    image = np.pad(feed['image'][:, :, _ASIDE_PX:], ((0, 0), (0, 0), (0, _ASIDE_PX), (0, 0)),
+                   'edge')
+    motions = np.tile(np.eye(4, dtype=np.float32), (*feed['source_valid'].shape, 1, 1))
+    motions[..., 0, 3] = _ASIDE_PX * np.median(depth) / feed['K'][0, 0, 0]
+    return {**feed, 'image': image, 'source_T_target': motions,
+            'source_valid': np.ones_like(feed['source_valid'])}
 
 
 def _judge(outputs: Mapping[str, Any], expected: Mapping[str, np.ndarray], spec: ModelSpec,
@@ -125,8 +144,8 @@ def _judge(outputs: Mapping[str, Any], expected: Mapping[str, np.ndarray], spec:
     checks = [('depth', 'median', 'mean', 'p99')]
     if spec.kind == 'posed':
         # depth by matching alone is anything where nothing matches: its median has to fit
-        checks = [('depth', 'median', 'mean', ''), ('single_depth', 'median', 'mean', 'p99'),
-                  ('matched_depth', 'median', '', '')]
+        checks = [('depth', 'median', 'mean', 'matched_p99'),
+                  ('single_depth', 'median', 'mean', 'p99'), ('matched_depth', 'median', '', '')]
     checks.append(('sigma', 'sigma_median', '', 'sigma_p99'))
     measured: list[tuple[str, str, float]] = []  # output, name of the limit, value
     for name, *limits in checks:
@@ -142,7 +161,18 @@ def _judge(outputs: Mapping[str, Any], expected: Mapping[str, np.ndarray], spec:
         if not value <= getattr(tolerance, limit):
             return f'the error {limit} of {name} is {value:.3g}; at most ' \
                    f'{getattr(tolerance, limit):g} is accepted'
-    pearson = _correlation(np.log(outputs['depth']), np.log(expected['depth']))
+    return ''
+
+
+def _judge_correlation(outputs: Mapping[str, Any], expected: Mapping[str, np.ndarray],
+                       spec: ModelSpec, tolerance: Tolerance, figures: dict[str, float]) -> str:
+    """Return why depth is refused, '' where it is not; note the figure."""
+    found, right = (np.log(arrays['depth']).ravel() for arrays in (outputs, expected))
+    if spec.kind == 'posed':  # a few pixels that the last bit decides outweigh all the others
+        error = np.abs(found - right)
+        is_asked = error <= np.percentile(error, 99)
+        found, right = found[is_asked], right[is_asked]
+    pearson = _correlation(found, right)
     figures['pearson'] = min(figures.get('pearson', 1.0), pearson)
     if not pearson >= tolerance.pearson:
         return f'ln depth correlates with what is right by {pearson:.6g}; at least ' \
@@ -151,7 +181,7 @@ def _judge(outputs: Mapping[str, Any], expected: Mapping[str, np.ndarray], spec:
 
 
 def _correlation(found: np.ndarray, expected: np.ndarray) -> float:
-    found, expected = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
     if expected.std() < _NO_SPREAD:
         return 1.0  # an image of one depth: the errors say it all
     if found.std() < _NO_SPREAD:

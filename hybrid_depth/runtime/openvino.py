@@ -14,7 +14,6 @@
 """OpenVINO on the CPU: used only where it is named."""
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ import numpy as np
 from hybrid_depth.contract import ModelSpec
 from hybrid_depth.errors import BackendUnavailable, ContractError
 from hybrid_depth.runtime import BackendOptions, precision_refused
+from hybrid_depth.runtime.cpu_backend import CpuBackend, PRECISIONS
 from hybrid_depth.runtime.int8 import file_for
-from hybrid_depth.runtime.ort import checked_input, SourceBuffer
 
-PRECISIONS = ('auto', 'fp32', 'int8_mix')
 _TYPES = {'u8': 'uint8', 'f32': 'float32'}  # as OpenVINO writes them
 
 
@@ -40,7 +38,7 @@ def available() -> str:
 
 
 def open_backend(path: Path, spec: ModelSpec, size: tuple[int, int],
-                 options: BackendOptions) -> OpenVinoBackend:
+                 options: BackendOptions) -> CpuBackend:
     """
     Load the model at ``path`` for images of ``size`` (H, W).
 
@@ -50,66 +48,35 @@ def open_backend(path: Path, spec: ModelSpec, size: tuple[int, int],
     reason = precision_refused(PRECISIONS, options.precision) or available()
     if reason:
         raise BackendUnavailable(f'openvino: {reason}')
-    return OpenVinoBackend(file_for(path, options.precision), spec, size, options)
+    import openvino as ov
+    path = file_for(path, options.precision)
+    settings = {'INFERENCE_NUM_THREADS': options.cpu_threads, 'NUM_STREAMS': 1,
+                'PERFORMANCE_HINT': 'LATENCY',
+                # of its own accord it takes bf16 where a CPU has it
+                'INFERENCE_PRECISION_HINT': 'f32'}
+    try:
+        core = ov.Core()
+        model = core.read_model(path)
+        _check_names(model, path, spec, size)
+        model.reshape({name: list(shape) for name, (_, shape) in spec.inputs(size).items()})
+        request = core.compile_model(model, 'CPU', settings).create_infer_request()
+    except ContractError:
+        raise
+    except Exception as error:  # its exceptions share no narrower base class
+        raise ContractError(f'OpenVINO cannot load {path} for {size[1]}x{size[0]}: {error}; '
+                            'copy the file or export the model again') from error
+    _check_outputs(request.model_outputs, path, spec, size)
+    names = list(spec.outputs(size))
 
-
-class OpenVinoBackend:
-    """One compiled model with one request, fixed to one network size."""
-
-    name = 'openvino'
-
-    def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int],
-                 options: BackendOptions) -> None:
-        import openvino as ov
-        version = ov.__version__.split('-')[0]
-        precision = 'int8_mix, ' if options.precision == 'int8_mix' else ''
-        self.description = (f'OpenVINO {version}, CPU, {precision}{options.cpu_threads} threads, '
-                            f'{size[1]}x{size[0]}')
-        self._path = path
-        self._inputs, self._outputs = spec.inputs(size), spec.outputs(size)
-        self._sources: SourceBuffer | None = None
-        if 'source_features' in self._inputs:
-            self._sources = SourceBuffer(self._inputs['source_features'][1])
-        settings = {'INFERENCE_NUM_THREADS': options.cpu_threads, 'NUM_STREAMS': 1,
-                    'PERFORMANCE_HINT': 'LATENCY',
-                    # of its own accord it takes bf16 where a CPU has it
-                    'INFERENCE_PRECISION_HINT': 'f32'}
-        try:
-            core = ov.Core()
-            model = core.read_model(path)
-            _check_names(model, path, spec, size)
-            model.reshape({name: list(shape) for name, (_, shape) in self._inputs.items()})
-            self._request = core.compile_model(model, 'CPU', settings).create_infer_request()
-        except ContractError:
-            raise
-        except Exception as error:  # its exceptions share no narrower base class
-            raise ContractError(f'OpenVINO cannot load {path} for {size[1]}x{size[0]}: {error}; '
-                                'copy the file or export the model again') from error
-        _check_outputs(self._request.model_outputs, path, spec, size)
-
-    def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the graph once. Raises ContractError where an array is not as agreed."""
-        if self._request is None:
-            raise BackendUnavailable('this model was closed; open it again before running it')
-        feed = {}
-        for name, tensor in self._inputs.items():
-            if name == 'source_features' and self._sources is not None and name in inputs:
-                feed[name] = self._sources.stack(inputs[name])
-            else:
-                feed[name] = np.ascontiguousarray(checked_input(inputs, name, tensor))
-        try:
-            self._request.infer(feed, share_inputs=True, share_outputs=True)
-        except Exception as error:  # its exceptions share no narrower base class
-            raise ContractError(f'{self._path} failed while running: {error}; export the model '
-                                'again') from error
-        outputs = {name: self._request.get_tensor(name).data for name in self._outputs}
+    def run(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        request.infer(feed, share_inputs=True, share_outputs=True)
+        outputs = {name: request.get_tensor(name).data for name in names}
         if 'features' in outputs:  # kept by the caller, while the next call writes over the rest
             outputs['features'] = outputs['features'].copy()
         return outputs
 
-    def close(self) -> None:
-        """Release the model's memory."""
-        self._request = self._sources = None
+    return CpuBackend('openvino', f'OpenVINO {ov.__version__.split("-")[0]}', path, spec, size,
+                      options, run)
 
 
 def _check_names(model: Any, path: Path, spec: ModelSpec, size: tuple[int, int]) -> None:

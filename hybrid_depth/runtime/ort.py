@@ -18,19 +18,18 @@ Also what its rows on other devices share with this one (see ``ort_device``).
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 import tempfile
 from typing import Any
 
 import numpy as np
 
-from hybrid_depth.contract import ModelSpec, TensorType
+from hybrid_depth.contract import ModelSpec
 from hybrid_depth.errors import BackendUnavailable, ContractError
 from hybrid_depth.runtime import BackendOptions, precision_refused
+from hybrid_depth.runtime.cpu_backend import CpuBackend, PRECISIONS
 from hybrid_depth.runtime.int8 import file_for
 
-PRECISIONS = ('auto', 'fp32', 'int8_mix')
 _TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}  # as ONNX Runtime writes them
 
 
@@ -44,7 +43,7 @@ def available() -> str:
 
 
 def open_backend(path: Path, spec: ModelSpec, size: tuple[int, int],
-                 options: BackendOptions) -> OrtBackend:
+                 options: BackendOptions) -> CpuBackend:
     """
     Load the model at ``path`` for images of ``size`` (H, W).
 
@@ -54,96 +53,32 @@ def open_backend(path: Path, spec: ModelSpec, size: tuple[int, int],
     reason = available() or precision_refused(PRECISIONS, options.precision)
     if reason:
         raise BackendUnavailable(f'ort: {reason}')
-    return OrtBackend(file_for(path, options.precision), spec, size, options)
+    import onnxruntime as ort
+    path = file_for(path, options.precision)
+    session = open_session(path, path, session_options(spec, size, options.cpu_threads),
+                           ['CPUExecutionProvider'])
+    check_graph(session, path, spec, size)
+    outputs = spec.outputs(size)
 
-
-class OrtBackend:
-    """One inference session, fixed to one network size."""
-
-    name = 'ort'
-
-    def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int],
-                 options: BackendOptions) -> None:
-        import onnxruntime as ort
-        height, width = size
-        precision = 'int8_mix, ' if options.precision == 'int8_mix' else ''
-        self.description = (f'ONNX Runtime {ort.__version__}, CPU, {precision}'
-                            f'{options.cpu_threads} threads, {width}x{height}')
-        self._path = path
-        self._inputs, self._outputs = spec.inputs(size), spec.outputs(size)
-        self._sources: SourceBuffer | None = None
-        if 'source_features' in self._inputs:
-            self._sources = SourceBuffer(self._inputs['source_features'][1])
-        self._session = open_session(path, path, session_options(spec, size, options.cpu_threads),
-                                     ['CPUExecutionProvider'])
-        check_graph(self._session, path, spec, size)
-
-    def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the graph once. Raises ContractError where an array is not as agreed."""
-        if self._session is None:
-            raise BackendUnavailable('this model was closed; open it again before running it')
-        feed = {}
-        for name, tensor in self._inputs.items():
-            if name == 'source_features' and self._sources is not None and name in inputs:
-                feed[name] = self._sources.stack(inputs[name])
-            else:
-                feed[name] = checked_input(inputs, name, tensor)
-        try:
-            # gives new arrays without copying (measured: binding buffers is no faster), so
-            # 'features' can be kept as it is
-            arrays = self._session.run(list(self._outputs), feed)
-        except Exception as error:  # its exceptions share no narrower base class
-            raise ContractError(f'{self._path} failed while running: {error}; export the model '
-                                'again') from error
-        for (name, (_, shape)), array in zip(self._outputs.items(), arrays, strict=True):
+    def run(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # gives new arrays without copying (measured: binding buffers is no faster), so
+        # 'features' can be kept as it is
+        arrays = session.run(list(outputs), feed)
+        for (name, (_, shape)), array in zip(outputs.items(), arrays, strict=True):
             if array.shape != shape:
                 raise ContractError(f'the model output {name!r} is {array.shape}; the contract '
                                     f'says {shape}; export the model again')
-        return dict(zip(self._outputs, arrays, strict=True))
+        return dict(zip(outputs, arrays, strict=True))
 
-    def close(self) -> None:
-        """Release the model's memory."""
-        self._session = self._sources = None
+    return CpuBackend('ort', f'ONNX Runtime {ort.__version__}', path, spec, size, options, run)
 
 
-class SourceBuffer:
-    """The input ``source_features``, (1, S, C, h, w): one buffer for the life of the backend."""
+def session_options(spec: ModelSpec, size: tuple[int, int] | None, cpu_threads: int) -> Any:
+    """
+    Return the SessionOptions of every session: few threads, still between frames.
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._buffer = np.zeros(shape, np.float32)
-        self._held: list[np.ndarray | None] = [None] * shape[1]
-
-    def stack(self, handles: Sequence[np.ndarray | None]) -> np.ndarray:
-        """Copy what changed since the last call. Raises ContractError for a foreign handle."""
-        _, count, *shape = self._buffer.shape
-        if len(handles) != count:
-            raise ContractError(f'there are {len(handles)} source_features; the model takes '
-                                f'{count} (None where there is no source)')
-        for index, handle in enumerate(handles):
-            if handle is self._held[index]:
-                continue
-            if handle is not None and getattr(handle, 'shape', None) != (1, *shape):
-                raise ContractError(f'source_features {index} is not an output of this model at '
-                                    f'this size; expected {(1, *shape)}')
-            self._buffer[0, index] = 0 if handle is None else handle[0]
-            self._held[index] = handle
-        return self._buffer
-
-
-def checked_input(inputs: Mapping[str, Any], name: str, tensor: TensorType) -> np.ndarray:
-    """Return the input called ``name``. Raises ContractError where it is not as agreed."""
-    if name not in inputs:
-        raise ContractError(f'the model input {name!r} is missing')
-    array: np.ndarray = inputs[name]
-    dtype, shape = tensor
-    if array.dtype != dtype or array.shape != shape:
-        raise ContractError(f'the model input {name!r} is {array.dtype} {array.shape}; '
-                            f'the model was opened for {dtype} {shape}')
-    return array
-
-
-def session_options(spec: ModelSpec, size: tuple[int, int], cpu_threads: int) -> Any:
-    """Return the SessionOptions of every session: few threads, still between frames, one size."""
+    And for one ``size`` (H, W), but where that is None.
+    """
     import onnxruntime as ort
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_threads
@@ -152,7 +87,7 @@ def session_options(spec: ModelSpec, size: tuple[int, int], cpu_threads: int) ->
     # spinning workers would take the cores from the rest of the robot between two frames
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     # fixed sizes let the optimiser fold all shape arithmetic
-    for name, value in lengths(spec, size).items():
+    for name, value in (lengths(spec, size) if size else {}).items():
         options.add_free_dimension_override_by_name(name, value)
     return options
 
@@ -185,9 +120,8 @@ def save_folded(path: Path, spec: ModelSpec, size: tuple[int, int] | None) -> An
     """
     import onnx
     import onnxruntime as ort
-    options = session_options(spec, size, 1) if size else ort.SessionOptions()
+    options = session_options(spec, size, 1)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / 'folded.onnx')
         open_session(path, path, options, ['CPUExecutionProvider'])

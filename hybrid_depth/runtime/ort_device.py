@@ -32,10 +32,12 @@ import numpy as np
 from hybrid_depth.contract import ModelSpec
 from hybrid_depth.errors import BackendUnavailable, ContractError
 from hybrid_depth.runtime import BackendOptions
-from hybrid_depth.runtime.ort import check_graph, checked_input, open_session, session_options
+from hybrid_depth.runtime.feed import checked_handles, checked_input, foreign_handle, SOURCES
+from hybrid_depth.runtime.ort import check_graph, open_session, session_options
 
 Providers = list[Any]  # as InferenceSession takes them, the wanted one first
 PRECISIONS = ('auto', 'fp32', 'fp16', 'fp16_safe')
+_CPU = 'CPUExecutionProvider'
 _log = logging.getLogger(__name__)
 
 
@@ -79,7 +81,7 @@ def open_accepted_session(name: str, providers_for: Callable[[str], Providers], 
     from hybrid_depth.runtime.ladder import LADDER
     from hybrid_depth.runtime.reference import find_reference
     check_graph(open_session(path, path, session_options(spec, size, 1),
-                             ['CPUExecutionProvider']), path, spec, size)
+                             [_CPU]), path, spec, size)
     reference = find_reference(path, spec, size, options)
     reasons = []
     for precision in LADDER[options.precision]:
@@ -125,6 +127,15 @@ def with_separate_sources(model: Any, spec: ModelSpec, size: tuple[int, int]) ->
     return model
 
 
+def layers_on_cpu(session: Any) -> list[str]:
+    """Return the matrix layers that are computed on the CPU; [] where ORT cannot tell (< 1.24)."""
+    if not hasattr(session, 'get_provider_graph_assignment_info'):
+        return []
+    from hybrid_depth.runtime.precision import MATRIX_OPS
+    return [node.name for part in session.get_provider_graph_assignment_info()
+            if part.ep_name == _CPU for node in part.get_nodes() if node.op_type in MATRIX_OPS]
+
+
 def source_name(index: int) -> str:
     """Return the name of the input for source ``index``."""
     return f'source_features_{index}'
@@ -154,6 +165,7 @@ class OrtDeviceBackend:
         self._path, self._value = path, ort.OrtValue
         self._inputs, self._outputs = spec.inputs(size), spec.outputs(size)
         settings = session_options(spec, size, options.cpu_threads)
+        settings.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
         model = with_separate_sources(typed(read(path), precision), spec, size)
         self._session = open_session(model.SerializeToString(), path, settings, providers)
         wanted, found = _name_of(providers[0]), self._session.get_providers()
@@ -161,6 +173,11 @@ class OrtDeviceBackend:
             raise BackendUnavailable(f'{name}: ONNX Runtime could not start {wanted} and took '
                                      f'{found[0]}; see its messages, and check the CUDA, cuDNN '
                                      'and TensorRT versions that this build wants')
+        if wanted != _CPU and (stray := layers_on_cpu(self._session)):
+            raise BackendUnavailable(f'{name}: ONNX Runtime has no kernel of {wanted} for '
+                                     f'{len(stray)} matrix layers ({", ".join(stray[:3])}) in '
+                                     f'{precision} and would compute them on the CPU; use another '
+                                     'precision or version of it')
         self._free: list[Any] = []  # feature buffers that no handle holds
         self._binding = self._session.io_binding()
         self._fed: dict[str, Any] = {}
@@ -175,10 +192,8 @@ class OrtDeviceBackend:
         for name, value in self._fed.items():
             array = checked_input(inputs, name, self._inputs[name])
             value.update_inplace(np.ascontiguousarray(array))
-        if 'source_features' in self._inputs:
-            if 'source_features' not in inputs:
-                raise ContractError("the model input 'source_features' is missing")
-            self._bind_sources(inputs['source_features'])
+        if SOURCES in self._inputs:
+            self._bind_sources(checked_handles(inputs, len(self._sources)))
         handle = None
         if 'features' in self._outputs:
             handle = _Features(self._free.pop() if self._free else self._new('features'))
@@ -201,7 +216,7 @@ class OrtDeviceBackend:
     def _bind(self) -> None:
         """Bind what stays where it is: inputs on the device, outputs on the CPU."""
         for name, (dtype, shape) in self._inputs.items():
-            if name == 'source_features':
+            if name == SOURCES:
                 self._none = self._value.ortvalue_from_numpy(
                     np.zeros((1, *shape[2:]), dtype), *self._device)
                 self._sources = [None] * shape[1]
@@ -217,9 +232,6 @@ class OrtDeviceBackend:
                     name, self._value.ortvalue_from_numpy(self._given[name]))
 
     def _bind_sources(self, handles: Sequence[Any], *, anew: bool = False) -> None:
-        if len(handles) != len(self._sources):
-            raise ContractError(f'there are {len(handles)} source_features; the model takes '
-                                f'{len(self._sources)} (None where there is no source)')
         for index, handle in enumerate(handles):
             if handle is self._sources[index] and not anew:
                 continue
@@ -234,8 +246,7 @@ class OrtDeviceBackend:
         if isinstance(handle, np.ndarray) and list(handle.shape) == self._none.shape() \
                 and handle.dtype == np.float32:  # of the reference outputs
             return self._value.ortvalue_from_numpy(np.ascontiguousarray(handle), *self._device)
-        raise ContractError(f'source_features {index} is not an output of this model at this '
-                            f'size; expected {tuple(self._none.shape())}')
+        raise foreign_handle(index, tuple(self._none.shape()))
 
     def _new(self, name: str) -> Any:
         dtype, shape = self._outputs[name]

@@ -26,6 +26,7 @@ from hybrid_depth.contract import ModelSpec
 from hybrid_depth.errors import BackendUnavailable
 from hybrid_depth.runtime import BackendOptions, ort_cuda, precision_refused
 from hybrid_depth.runtime.engine_cache import EngineCache
+from hybrid_depth.runtime.int8 import sha256_of
 from hybrid_depth.runtime.ort_device import (
     open_accepted_session,
     OrtDeviceBackend,
@@ -56,23 +57,29 @@ def open_backend(path: Path, spec: ModelSpec, size: tuple[int, int],
         raise BackendUnavailable(f'ort_tensorrt: {reason}')
     folder = EngineCache(options.engine_cache).folder / 'onnxruntime'
     folder.mkdir(mode=0o700, exist_ok=True)
-    return open_accepted_session(
-        'ort_tensorrt', lambda precision: providers(precision, options.gpu, folder), path, spec,
-        size, options)
+
+    def providers_for(precision: str) -> Providers:
+        model = f'{sha256_of(path)[:16]}_{size[1]}x{size[0]}'
+        return providers(precision, options.gpu, folder, model)
+
+    return open_accepted_session('ort_tensorrt', providers_for, path, spec, size, options)
 
 
-def providers(precision: str, gpu: int, folder: Path) -> Providers:
+def providers(precision: str, gpu: int, folder: Path, model: str) -> Providers:
     """
     Return the TensorRT provider with its options, then CUDA for what it leaves over.
 
+    ``model`` names weights and network size: the provider's own name for an engine tells neither,
+    and it would take the engine of another model of the same structure.
     ``trt_fp16_enable`` is not set: without it the provider obeys the types of the graph, which
-    decide the precision here (ONNX Runtime 1.18 and later).
+    decide the precision here (ONNX Runtime 1.18 and later). Nor is ``trt_cuda_graph_enable``: a
+    captured graph reads and writes where it did before, and features come and go.
     """
     settings: dict[str, Any] = {
         'device_id': gpu,
         'trt_engine_cache_enable': '1',
         'trt_engine_cache_path': str(folder),
-        'trt_engine_cache_prefix': f'hybrid_depth_{precision}',
+        'trt_engine_cache_prefix': f'hybrid_depth_{model}_{precision}',
         'trt_timing_cache_enable': '1',
         'trt_timing_cache_path': str(folder),
     }

@@ -16,7 +16,8 @@ What a runtime has to answer: inputs at one network size, and the outputs that a
 
 Golden outputs, of torch, lie beside a shipped model at two sizes. An engine is built for the size
 of one camera. At any other size, and for a model file that has no golden.npz, the outputs of ONNX
-Runtime on the CPU are the reference; it is itself checked on the golden ones where they are.
+Runtime on the CPU are the reference; it is itself checked on the golden ones where they are. Its
+inputs are the golden images, or, for a model that matches frames, frames of a rendered drive.
 """
 from __future__ import annotations
 
@@ -33,16 +34,19 @@ import cv2
 import numpy as np
 
 from hybrid_depth.contract import ModelSpec
+from hybrid_depth.drives import DriveFrame
 from hybrid_depth.errors import BackendUnavailable, ContractError
 from hybrid_depth.runtime import BackendOptions, ort
 
 GOLDEN = 'golden.npz'  # beside the model
 _SYNTHETIC = ((7, 16), (8, 40))  # seed and frame of the images for a model without golden.npz
+# seed, newest frame and step backwards of frames that are matched. They are of one drive: where
+# nothing matches the last bit decides, and that is no question to a runtime
+_DRIVE, _NEWEST, _STEP = 8, 40, 2
 _GOLDEN_BYTES = 1 << 30  # of golden.npz unpacked; ours take some 10 MB
 # what reading a damaged archive raises; MemoryError: an array that claims to be huge
 _UNREADABLE = (OSError, ValueError, TypeError, EOFError, NotImplementedError, RuntimeError,
                MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
-_STEP_M = 0.4  # the camera's way between a frame and its sources, in the cases made here
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -80,10 +84,9 @@ def find_reference(path: Path, spec: ModelSpec, size: tuple[int, int],
     if golden:
         _check_ort(path, spec, golden[0], cpu)
         checked = f'itself right on the golden outputs at {_name(_size(golden[0]))}'
-        images = [(case.inputs['image'][0], case.inputs['K'][0]) for case in golden]
-    else:
-        images = _synthetic_images()
-    return Reference(_cases_by_ort(path, spec, size, images, golden, cpu),
+    questions = _drive_inputs(spec, size) if spec.kind == 'posed' else \
+        _image_inputs(spec, size, golden)
+    return Reference(_cases_by_ort(path, spec, size, questions, cpu),
                      f'ONNX Runtime on the CPU at {_name(size)} ({checked})')
 
 
@@ -146,26 +149,49 @@ def _check_ort(path: Path, spec: ModelSpec, case: Case, options: BackendOptions)
 
 
 def _cases_by_ort(path: Path, spec: ModelSpec, size: tuple[int, int],
-                  images: list[tuple[np.ndarray, np.ndarray]], golden: list[Case],
-                  options: BackendOptions) -> tuple[Case, ...]:
+                  questions: list[dict[str, np.ndarray]], options: BackendOptions,
+                  ) -> tuple[Case, ...]:
     backend = ort.open_backend(path, spec, size, options)
     try:
-        fed = []
-        for index, (image, K) in enumerate(images):
-            others = golden[index].inputs if golden else {}
-            fed.append({**_other_inputs(spec, size, others), **_resized(image, K, size)})
-        if spec.kind == 'posed':  # each image has the others as its sources
-            maps = [backend.infer(feed_of(spec, inputs))['features'].copy() for inputs in fed]
-            for index, inputs in enumerate(fed):
-                chosen = [maps[(index + 1 + source) % len(maps)]
-                          for source in range(spec.sources)]
-                inputs['source_features'] = np.concatenate(chosen)[None]
+        if spec.kind == 'posed':
+            maps = [backend.infer(feed_of(spec, inputs))['features'].copy()
+                    for inputs in questions]
+            for inputs, others in zip(questions, _others(maps), strict=True):
+                inputs['source_features'] = np.concatenate(others)[None]
                 inputs['source_valid'] = np.ones((1, spec.sources), np.float32)
         return tuple(Case(inputs, {name: array.copy() for name, array
                                    in backend.infer(feed_of(spec, inputs)).items()})
-                     for inputs in fed)
+                     for inputs in questions)
     finally:
         backend.close()
+
+
+def _drive_inputs(spec: ModelSpec, size: tuple[int, int]) -> list[dict[str, np.ndarray]]:
+    """Return frames of one drive, each with the others as sources, whose features are lacking."""
+    frames = _drive_frames(1 + spec.sources)
+    questions = []
+    for frame, others in zip(frames, _others(frames), strict=True):
+        world_T_source = np.array([other.world_T_camera for other in others])
+        source_T_target = np.linalg.inv(world_T_source) @ frame.world_T_camera
+        questions.append({
+            **{name: np.zeros(shape, dtype) for name, (dtype, shape) in spec.inputs(size).items()},
+            'source_T_target': source_T_target.astype(np.float32)[None],
+            **_resized(frame.image_rgb, frame.camera.K, size)})
+    return questions
+
+
+def _others(items: list[Any]) -> list[list[Any]]:
+    """Return for each of ``items`` the others, beginning with the next."""
+    return [items[index + 1:] + items[:index] for index in range(len(items))]
+
+
+def _image_inputs(spec: ModelSpec, size: tuple[int, int], golden: list[Case],
+                  ) -> list[dict[str, np.ndarray]]:
+    """Return single images, golden ones where there are some, and what else the model takes."""
+    images = [(case.inputs['image'][0], case.inputs['K'][0]) for case in golden] \
+        or _synthetic_images()
+    return [{**_other_inputs(spec, size, golden[index].inputs if golden else {}),
+             **_resized(image, K, size)} for index, (image, K) in enumerate(images)]
 
 
 def _resized(image: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -178,18 +204,12 @@ def _resized(image: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> dict[st
 
 
 def _other_inputs(spec: ModelSpec, size: tuple[int, int], golden: Arrays) -> dict[str, np.ndarray]:
-    """Make the inputs beside image and K: without valid source, and the golden ones that fit."""
+    """Make the inputs beside image and K: the golden ones that fit, else a direction."""
     inputs = {}
     for name, (dtype, shape) in spec.inputs(size).items():
-        if name in golden and golden[name].shape == shape and name != 'source_valid':
+        if name in golden and golden[name].shape == shape:
             inputs[name] = golden[name]
-        elif name == 'source_T_target':
-            motions = np.tile(np.eye(4, dtype=np.float32), (1, spec.sources, 1, 1))
-            motions[0, :, 2, 3] = _STEP_M * np.arange(1, spec.sources + 1)
-            inputs[name] = motions
-        elif name in ('source_features', 'source_valid'):
-            inputs[name] = np.zeros(shape, dtype)
-        elif name not in ('image', 'K'):  # an embedding: a direction
+        elif name not in ('image', 'K'):  # an embedding
             values = np.random.default_rng(7).standard_normal(shape).astype(dtype)
             inputs[name] = values / np.linalg.norm(values)
     return inputs
@@ -200,6 +220,13 @@ def _synthetic_images() -> list[tuple[np.ndarray, np.ndarray]]:
     from hybrid_depth.drives.synthetic import open_drive  # the renderer is needed nowhere else
     frames = [open_drive(seed).frame(index) for seed, index in _SYNTHETIC]
     return [(frame.image_rgb, frame.camera.K) for frame in frames]
+
+
+@cache
+def _drive_frames(count: int) -> list[DriveFrame]:
+    from hybrid_depth.drives.synthetic import open_drive
+    drive = open_drive(_DRIVE)
+    return [drive.frame(_NEWEST - _STEP * index) for index in range(count)]
 
 
 def _size(case: Case) -> tuple[int, int]:

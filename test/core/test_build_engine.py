@@ -14,23 +14,14 @@
 """The command build-engine, as a user types it."""
 from __future__ import annotations
 
-from collections.abc import Iterator
 import json
 from pathlib import Path
 
-from fake_engine import InThisProcess, Workshop, workshop, write_golden
+from fake_engine import Workshop, write_golden
 import pytest
 from tiny_model import tiny_spec, write_tiny_model
 
 from hybrid_depth.__main__ import main
-from hybrid_depth.runtime import ladder
-
-
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
-    monkeypatch.setattr(ladder, 'BuildProcess', lambda *_: InThisProcess())
-    with workshop(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture
@@ -84,6 +75,8 @@ def test_what_was_refused_is_tried_again(shop: Workshop, model: Path,
     ((), '--size is missing'),
     (('--size', '640'), "the size '640' is none; expected WIDTHxHEIGHT"),
     (('--size', '0x480'), "the size '0x480'"),
+    (('--prune', '-1'), '--prune and --older-than are limits: 0 or more'),
+    (('--older-than', 'nan'), '--prune and --older-than are limits: 0 or more'),
     (('--size', '640x480', '--backend', 'ort'), 'ort: it builds no engines'),
     (('--size', '640x480', '--backend', 'abacus'), "no runtime 'abacus'"),
 ])

@@ -16,9 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
+import onnxruntime
 import pytest
 from tiny_model import (
     MATCH_WEIGHT,
@@ -269,9 +271,20 @@ def test_the_core_loads_without_a_runtime_ros_or_torch() -> None:
     assert done.stdout.strip() == '[]'
 
 
-def test_workers_do_not_spin_between_frames(tiny_model: Path) -> None:
-    backend = load_backend('ort', tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=2))
-    options = backend._session.get_session_options()
+def test_workers_do_not_spin_between_frames(tiny_model: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Session(onnxruntime.InferenceSession):
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            opened.append(self)
+
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', Session)
+    load_backend('ort', tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=2))
+    (session,) = opened
+    options = session.get_session_options()
     assert options.get_session_config_entry('session.intra_op.allow_spinning') == '0'
     assert options.intra_op_num_threads == 2
     assert options.inter_op_num_threads == 1
@@ -281,15 +294,16 @@ def test_workers_do_not_spin_between_frames(tiny_model: Path) -> None:
     (RuntimeError('no kernel'), 'failed while running: no kernel'),
     ([np.zeros((1, 1, 8, 8), np.float32)] * 2, r"'depth' is \(1, 1, 8, 8\)"),
 ])
-def test_a_run_that_goes_wrong_is_our_error(tiny_model: Path, answer: object,
-                                            match: str) -> None:
-    class Session:
+def test_a_run_that_goes_wrong_is_our_error(tiny_model: Path, answer: object, match: str,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session(onnxruntime.InferenceSession):
+
         def run(self, *_: object) -> object:
             if isinstance(answer, Exception):
                 raise answer
             return answer
 
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', Session)
     backend = load_backend('ort', tiny_model, SPEC, SIZE, BackendOptions(cpu_threads=1))
-    backend._session = Session()
     with pytest.raises(ContractError, match=match):
         backend.infer(inputs())

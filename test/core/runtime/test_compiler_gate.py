@@ -28,8 +28,8 @@ from hybrid_depth.contract import read_spec
 from hybrid_depth.errors import BackendUnavailable, ContractError
 from hybrid_depth.models import find_model, shipped_models
 from hybrid_depth.runtime.precision import FP16_SHARE
-from hybrid_depth_training import compiler_gate
-from hybrid_depth_training.compiler_gate import compiled
+from hybrid_depth_training.deploy import compiler_gate
+from hybrid_depth_training.deploy.compiler_gate import compiled
 
 SIZE = (32, 48)
 SPEC = tiny_spec()

@@ -14,12 +14,11 @@
 """No engine is used whose depth is wrong; what takes its place is said."""
 from __future__ import annotations
 
-from collections.abc import Iterator
 import logging
 from pathlib import Path
 
 from fake_cuda import FakeCuda, install
-from fake_engine import FakeEngine, InThisProcess, LIES, Workshop, workshop, write_golden
+from fake_engine import FakeEngine, LIES, Workshop, write_golden
 from fake_tensorrt import FakeTensorRT
 import numpy as np
 import pytest
@@ -33,13 +32,6 @@ from hybrid_depth.runtime.serving import serve
 
 SIZE = (32, 48)
 SPEC = tiny_spec()
-
-
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
-    monkeypatch.setattr(ladder, 'BuildProcess', lambda *_: InThisProcess())
-    with workshop(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture
@@ -243,7 +235,7 @@ def test_a_full_disk_is_said(shop: Workshop, model: Path, monkeypatch: pytest.Mo
 
 
 def test_progress_says_stage_and_last_line(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, 'hybrid_depth')  # a node of another test sets its level
     progress = Progress()
     assert progress.text() == '0 s: starting'
     progress.stage('building fp16')
@@ -335,5 +327,7 @@ def test_without_onnx_runtime_an_engine_is_waited_for(
 def fake_without_ort(self: FakeEngine, path: Path, spec: object, size: tuple[int, int],
                      manner: str) -> None:
     from hybrid_depth.runtime import ort
-    self._ort = ort.OrtBackend(path, SPEC, size, BackendOptions(cpu_threads=1))
+    with pytest.MonkeyPatch.context() as patch:  # which here stands for a GPU
+        patch.setattr(ort, 'available', lambda: '')
+        self._ort = ort.open_backend(path, SPEC, size, BackendOptions(cpu_threads=1))
     self._manner, self._first, self.description = manner, None, 'fake'

@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import gc
 from pathlib import Path
+import stat
 import sys
 from types import SimpleNamespace
 
@@ -29,7 +30,9 @@ import onnxruntime
 import pytest
 from tiny_model import POSED, save_model, tiny_graph, tiny_posed_graph, tiny_spec
 
+from hybrid_depth.contract import read_spec
 from hybrid_depth.errors import BackendUnavailable, ContractError
+from hybrid_depth.models import find_model
 from hybrid_depth.runtime import (
     Backend,
     BackendOptions,
@@ -242,12 +245,78 @@ def test_provider_options() -> None:
     (name, settings), last = ort_cuda.providers('fp32', 1)
     assert (name, settings['device_id'], settings['use_tf32']) == ('CUDAExecutionProvider', 1, '0')
     assert last == 'CPUExecutionProvider'
-    (name, settings), *rest = ort_tensorrt.providers('fp16', 1, Path('/cache'))
+    (name, settings), *rest = ort_tensorrt.providers('fp16', 1, Path('/cache'), 'one')
     assert (name, settings['device_id']) == ('TensorrtExecutionProvider', 1)
     assert settings['trt_engine_cache_path'] == settings['trt_timing_cache_path'] == '/cache'
     # the types of the graph decide; the flag would let the builder choose again
     assert 'trt_fp16_enable' not in settings
+    # what a graph has captured it would read for ever, where the sources are others each time
+    assert 'trt_cuda_graph_enable' not in settings
+    assert 'enable_cuda_graph' not in rest[0][1]
     assert rest == ort_cuda.providers('fp16', 1)
+
+
+def test_engines_of_other_weights_and_sizes_have_other_names(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's own name for an engine tells neither."""
+    prefixes = []
+
+    def note(name: str, providers_for, *_: object) -> None:
+        for precision in ('fp16', 'fp32'):
+            (_, settings), *_ = providers_for(precision)
+            prefixes.append(settings['trt_engine_cache_prefix'])
+
+    monkeypatch.setattr(ort_tensorrt, 'provider_missing', lambda *_: '')
+    monkeypatch.setattr(ort_tensorrt, 'open_accepted_session', note)
+    options = BackendOptions(engine_cache=str(tmp_path / 'cache'))
+    for index, size in enumerate((SIZE, (48, 32), SIZE)):
+        path = tmp_path / f'{index}.onnx'
+        save_model(path, tiny_graph(), tiny_spec(licence='MIT' if index == 2 else 'Apache-2.0'))
+        ort_tensorrt.open_backend(path, SPEC, size, options)
+    assert len(set(prefixes)) == 6, prefixes
+    assert stat.S_IMODE((tmp_path / 'cache' / 'onnxruntime').stat().st_mode) == 0o700
+
+
+def session_of(assigned: dict[str, list[tuple[str, str]]]) -> SimpleNamespace:
+    """Return what ONNX Runtime says of provider -> nodes (name, operator)."""
+    parts = [SimpleNamespace(ep_name=provider, get_nodes=lambda nodes=nodes: [
+        SimpleNamespace(name=name, op_type=kind) for name, kind in nodes])
+        for provider, nodes in assigned.items()]
+    return SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)
+
+
+def test_layers_that_fell_back_to_the_cpu_are_found() -> None:
+    """ONNX Runtime puts what a provider has no kernel for on the CPU without a word."""
+    found = ort_device.layers_on_cpu(session_of({
+        'CUDAExecutionProvider': [('c1', 'Conv'), ('m1', 'MatMul')],
+        'CPUExecutionProvider': [('shape', 'Gather'), ('m2', 'MatMul')]}))
+    assert found == ['m2']
+    assert ort_device.layers_on_cpu(SimpleNamespace()) == []  # an older one cannot tell
+
+
+@pytest.mark.skipif(not hasattr(onnxruntime.InferenceSession,
+                                'get_provider_graph_assignment_info'),
+                    reason='ONNX Runtime tells where its nodes are from 1.24 on')
+def test_a_gpu_that_leaves_layers_to_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider, real = 'CUDAExecutionProvider', ort_device.open_session
+
+    class Session:
+
+        def __init__(self, session: onnxruntime.InferenceSession) -> None:
+            self._session = session
+
+        def get_providers(self) -> list[str]:
+            return [provider]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._session, name)
+
+    monkeypatch.setattr(ort_device, 'open_session', lambda model, path, settings, _: Session(
+        real(model, path, settings, ['CPUExecutionProvider'])))
+    path = find_model('compact')
+    with pytest.raises(BackendUnavailable, match=r'no kernel of CUDA.* for \d\d+ matrix layers'):
+        ort_device.OrtDeviceBackend('here', [provider], path, read_spec(path), (64, 96), OPTIONS,
+                                    'fp32', 'cpu')
 
 
 def test_auto_never_takes_what_has_to_be_asked_for() -> None:

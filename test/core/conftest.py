@@ -1,0 +1,31 @@
+# Copyright 2026 The hybrid_depth_ros authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Fixtures of the core's tests."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fake_engine import InThisProcess, Workshop, workshop
+import pytest
+
+from hybrid_depth.runtime import ladder
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
+    """Return a runtime whose engines are built in this process: that saves starting another."""
+    monkeypatch.setattr(ladder, 'BuildProcess', lambda *_: InThisProcess())
+    with workshop(tmp_path) as made:
+        yield made
