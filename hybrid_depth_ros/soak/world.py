@@ -72,7 +72,8 @@ class World:
         self._old_readers: set[bytes] = set()
         self._shm: set[str] = set()
         self._start()
-        children.start('listener', [sys.executable, '-m', 'hybrid_depth_ros.soak.listener'])
+        children.start('listener', [sys.executable, '-m', 'hybrid_depth_ros.listener',
+                                    '--reliable', '--topics', 'depth/image', 'points'])
 
     @property
     def pid(self) -> int:

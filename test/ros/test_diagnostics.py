@@ -107,6 +107,7 @@ def test_log_records_keep_their_severity(level: int, method: str) -> None:
     calls = []
 
     class Logger:
+
         def __getattr__(self, name: str) -> Callable[[str], None]:
             return lambda text: calls.append((name, text))
     logger = logging.Logger('bridged')

@@ -114,6 +114,7 @@ def test_an_engine_that_is_refused_is_a_warning(bench: Bench, shop: Workshop,
 
 
 class _Inside(InThisProcess):
+
     def __init__(self, *_: object) -> None:
         pass
 

@@ -69,6 +69,7 @@ def joint(stamp_ns: int, x: float) -> Any:
 
 
 class Node:
+
     def __init__(self) -> None:
         self.gone: list[Any] = []
 

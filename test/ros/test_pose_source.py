@@ -44,11 +44,13 @@ def patient(**values: object) -> Settings:
 
 
 class NoTransforms:
+
     def lookup(self, target: str, source: str) -> np.ndarray | None:
         return None
 
 
 class MountedAhead(NoTransforms):
+
     def lookup(self, target: str, source: str) -> np.ndarray | None:
         return make_pose([0, 0, 0, 1], [9.0, 0, 0]) if target == 'base_link' else None
 
@@ -114,6 +116,7 @@ def test_which_way_is_down() -> None:
         [np.sin(-0.1), 0, 0, np.cos(0.1)], [0, 0, 0])  # 0.2 rad to the ground
 
     class Tilted(NoTransforms):
+
         def lookup(self, target: str, source: str) -> np.ndarray | None:
             return tilted if target == 'base_link' else None
 

@@ -145,6 +145,7 @@ class _Children:
 def test_a_restart_is_measured_from_the_last_end(tmp_path: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     class Driver(SimpleNamespace):
+
         def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
             clock[0] += 0.1
             if condition is not None and not condition():

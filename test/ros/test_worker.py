@@ -28,6 +28,7 @@ def wait_for(condition, timeout_s: float = 60.0) -> None:
 
 
 class Handler:
+
     def __init__(self, process, replaced=None, errors=None) -> None:
         self.process = process
         self.replaced = ([] if replaced is None else replaced).append
