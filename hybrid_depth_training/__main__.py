@@ -238,14 +238,18 @@ def _gpu_bench_parser() -> ArgumentParser:
                         help='height and width')
     parser.add_argument('--sources', type=int, default=2, help='earlier frames that are matched')
     parser.add_argument('--frames', type=int, default=200, help='frames to measure')
+    for name, text in (('half', 'in half precision'), ('compiled', 'through torch.compile too')):
+        parser.add_argument(f'--{name}', type=bool | None, help=f'{text} (null: on CUDA)')
+    parser.add_argument('--tuned', type=bool, default=False, help='and tuned, for minutes')
     return parser
 
 
 def _gpu_bench(options: object) -> None:
-    from hybrid_depth_training.gpu_bench import gpu_bench
+    from hybrid_depth_training.gpu.bench import gpu_bench
     print(json.dumps(gpu_bench(options.models, options.out, device=options.device,
                                size=options.size, sources=options.sources,
-                               frames=options.frames), indent=1))
+                               frames=options.frames, is_half=options.half,
+                               is_compiled=options.compiled, is_tuned=options.tuned), indent=1))
 
 
 def _train(options: object) -> None:
@@ -255,18 +259,18 @@ def _train(options: object) -> None:
 
 def _export(options: object) -> None:
     from hybrid_depth_training.calibration import calibrate
-    from hybrid_depth_training.export import export
+    from hybrid_depth_training.deploy.export import export
     print(export(options.run, options.out, calibrate(options.calibrate_on or options.run)))
 
 
 def _accuracy(options: object) -> None:
-    from hybrid_depth_training.accuracy import accuracy
+    from hybrid_depth_training.evaluation.accuracy import accuracy
     accuracy(options.street, options.room, options.models, options.prior_from, options.json,
              options.markdown)
 
 
 def _describe(options: object) -> None:
-    from hybrid_depth_training.describe import describe_file
+    from hybrid_depth_training.evaluation.describe import describe_file
     print(json.dumps(describe_file(options.recipe), indent=1))
 
 
@@ -281,7 +285,7 @@ def _evaluate(options: object) -> None:
         _only(options, FOLDER_OPTIONS, 'is for two folders; give --pred and --gt')
         if options.drive is None:
             raise ConfigError('nothing to evaluate; give a drive, or --pred DIR --gt DIR')
-        from hybrid_depth_training.evaluate import evaluate
+        from hybrid_depth_training.evaluation.evaluate import evaluate
         evaluate(options.drive, options.models, options.prior_from, options.camera_height_m,
                  options.json, options.markdown)
         return
@@ -314,7 +318,7 @@ FOLDER_OPTIONS = ('protocol', 'no_scaling', 'crop', 'split', 'pred_scale', 'gt_s
 
 
 def _score(options: object) -> None:
-    from hybrid_depth_training.score import score
+    from hybrid_depth_training.evaluation.score import score
     rows = score(options.model, options.dataset, options.path, options.protocol,
                  options=options.options, captions=options.captions, prompt=options.prompt,
                  crop=options.crop, flip=options.flip, hold_out=options.hold_out,
@@ -323,17 +327,17 @@ def _score(options: object) -> None:
 
 
 def _ablate(options: object) -> None:
-    from hybrid_depth_training.ablation import ablate, table
+    from hybrid_depth_training.evaluation.ablation import ablate, table
     print(table(ablate(options.grid, options.runs, options.out)))
 
 
 def _clip_prior_ablation(options: object) -> None:
-    from hybrid_depth_training.clip_prior_ablation import clip_prior_ablation, table
+    from hybrid_depth_training.evaluation.clip_prior_ablation import clip_prior_ablation, table
     print(table(clip_prior_ablation(options.grid, options.runs, options.out, options.markdown)))
 
 
 def _embed(options: object) -> None:
-    from hybrid_depth_training.embed import embed
+    from hybrid_depth_training.deploy.embed import embed
     print('\n'.join(embed(options.model, options.prompts, options.weights).prompts))
 
 

@@ -49,7 +49,7 @@ def calibrate(run: Path) -> SigmaScale:
     network did better than it said do not make it surer everywhere. Raises ConfigError where
     nothing is held out.
     """
-    from hybrid_depth_training.export import load_config, load_model
+    from hybrid_depth_training.deploy.export import load_config, load_model
     from hybrid_depth_training.models.posed import PosedDepth
     from hybrid_depth_training.views import DataMix
     config = load_config(run)

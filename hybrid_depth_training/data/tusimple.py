@@ -31,7 +31,7 @@ from hybrid_depth.camera import CameraModel
 from hybrid_depth.drives.image_files import read_image_rgb, read_lines
 from hybrid_depth.errors import DriveError
 from hybrid_depth_training.data import DepthSample, Recording
-from hybrid_depth_training.ordering import lane_map
+from hybrid_depth_training.objectives.ordering import lane_map
 
 
 def load(path: str, labels: str = '', focal_px: float = 1100.0,

@@ -222,17 +222,18 @@ def peak(logits: torch.Tensor, log_planes: torch.Tensor, window: int = 2) -> Pea
     ``window`` planes on either side of the best count as the same hypothesis. A mean over all
     planes would lie between two hypotheses where neither is.
     """
-    best = logits.argmax(dim=1, keepdim=True)
+    count = logits.shape[1]
+    best = logits.argmax(dim=1, keepdim=True).to(logits.dtype)
     relative = logits - logits.amax(dim=1, keepdim=True)
     p = torch.exp(relative)  # up to the sum: one pass less than a softmax
     total = p.sum(dim=1, keepdim=True)
-    step = (log_planes[0, -1] - log_planes[0, 0]) / (log_planes.shape[1] - 1)
-    is_near = (log_planes - log_planes.view(-1)[best]).abs() < (window + 0.5) * step
-    near = torch.where(is_near, p, torch.zeros_like(p))
+    numbers = torch.arange(count, device=logits.device, dtype=logits.dtype).view(1, -1, 1, 1)
+    # a product in place of a Where, which takes ONNX Runtime three times as long
+    near = p * ((numbers - best).abs() <= window).to(p.dtype)
     near_total = near.sum(dim=1, keepdim=True)
     entropy = torch.log(total) - (p * relative).sum(dim=1, keepdim=True) / total
     return Peak((near * log_planes).sum(dim=1, keepdim=True) / near_total, near_total / total,
-                entropy / math.log(logits.shape[1]))
+                entropy / math.log(count))
 
 
 class VolumeFilter(nn.Module):
@@ -260,13 +261,13 @@ class VolumeFilter(nn.Module):
 
     def forward(self, volume: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """
-        Filter ``volume`` (B, D, 4 G, h/2, w/2), seen with ``context`` (B, C, h, w).
+        Filter ``volume`` (B D, 4 (G + 1), h/2, w/2), seen with ``context`` (B, C, h, w).
 
         Returns logits (B, D, h, w).
         """
-        batch, planes, _, height, width = volume.shape
-        x = self.first(volume.flatten(0, 1))
-        x = x.view(batch, planes, -1, height, width).transpose(1, 2)
+        batch, (height, width) = context.shape[0], volume.shape[2:]
+        planes = volume.shape[0] // batch
+        x = self.first(volume).view(batch, planes, -1, height, width).transpose(1, 2)
         x = F.relu(x + self.context(context)[:, :, None])
         x = F.relu(x + self.along1(x))
         low = F.relu(self.down1(x))

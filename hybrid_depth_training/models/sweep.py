@@ -34,66 +34,71 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
     Compare the target with its sources at every candidate depth.
 
     features (B, C, h, w); K (B, 3, 3) pixels at stride 1; the others as in PosedDepth; planes_m
-    (1, D, 1, 1). Returns the volume (B, D, 4 (G + 1), h/2, w/2), cells folded by 2x2 as
+    (1, D, 1, 1). Returns the volume (B D, 4 (G + 1), h/2, w/2), cells folded by 2x2 as
     pixel_unshuffle does: the similarity per group of channels, averaged over the sources that see
     the point, weighted by ``usefulness`` and times ``temperature``, and the share of sources that
     do; and the mean of that share over the planes, (B, 1, h, w).
     """
     batch, channels, height, width = features.shape
     fine = (height * _OVERSAMPLE, width * _OVERSAMPLE)
+    cells = fine[0] * fine[1]
     planes = planes_m.shape[1]
     depths = planes_m.view(1, -1, 1)
-    chunks = [depths[:, start:start + _CHUNK] for start in range(0, planes, _CHUNK)]
     # The h w cells are kept in the order (row in block, column in block, block), so that the
     # volume comes out folded without moving it again. They are the last axis wherever they can
     # be: a CPU runtime is several times slower at rows of a few numbers.
     rays = folded(rays_at_stride(K, height, width))  # (B, 3, h w)
-    # (C, G): a product with it sums over the channels of each group
+    K_fine = _to_fine_grid(K) @ K
+    # (G, C): a product with it sums over the channels of each group
     by_group = torch.eye(GROUPS, device=features.device, dtype=features.dtype) \
-        .repeat_interleave(channels // GROUPS, dim=0)
+        .repeat_interleave(channels // GROUPS, dim=1)
     target = folded(features * temperature).transpose(1, 2)[:, None]  # (B, 1, h w, C)
-    total, seen, weights = ([0.0] * len(chunks) for _ in range(3))
-    scale = _OVERSAMPLE / FEATURE_STRIDE
+    seen = weights = nothing = features.new_zeros(())
+    parts = [nothing] * -(-planes // _CHUNK)
     for index in range(source_features.shape[1]):
         R, t = source_T_target[:, index, :3, :3], source_T_target[:, index, :3, 3:]
-        # K (R ray z + t) for all planes z: one small product, then a sum
-        moved, shift = (K @ R) @ rays, K @ t  # (B, 3, h w), (B, 3, 1)
-        table = F.interpolate(source_features[:, index] * source_valid[:, index].view(-1, 1, 1, 1),
+        valid = source_valid[:, index].view(-1, 1, 1)
+        table = F.interpolate(source_features[:, index] * valid[..., None],
                               scale_factor=float(_OVERSAMPLE), mode='bilinear',
                               align_corners=False)
         table = table.flatten(2).transpose(1, 2)  # (B, fine, C)
         # one more row, of zeros, for what is out of view
         table = torch.cat([table, torch.zeros_like(table[:, :1])], dim=1)
         table = table.reshape(-1, channels)
-        valid = source_valid[:, index].view(-1, 1, 1)
-        way = t.norm(dim=1, keepdim=True)  # (B, 1, 1) metres
-        for number, depths in enumerate(chunks):  # what is worked on then stays in the cache
-            x, y, z = (moved[:, i, None] * depths + shift[:, i, None] for i in range(3))
-            front = z > 0.05
-            z = z.clamp(min=0.05)
-            # full-resolution pixel u -> fine grid: (u + 0.5) * scale - 0.5
-            u = torch.round((x / z + 0.5) * scale - 0.5)
-            v = torch.round((y / z + 0.5) * scale - 0.5)
-            inside = front & (u >= 0) & (u <= fine[1] - 1) & (v >= 0) & (v <= fine[0] - 1)
-            cell = torch.where(inside, v * fine[1] + u,
-                               torch.full_like(u, fine[0] * fine[1])).long()
-            if batch > 1:
-                cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) \
-                    * (fine[0] * fine[1] + 1)
-            found = F.embedding(cell, table)  # (B, chunk, h w, C)
-            useful = usefulness(way / depths)  # (B, chunk, 1)
-            similarity = ((found * target) @ by_group).transpose(2, 3)  # (B, chunk, G, h w)
-            total[number] = total[number] + similarity * useful[..., None]
-            sees = inside.to(features.dtype) * valid
-            seen[number] = seen[number] + sees
-            weights[number] = weights[number] + sees * useful
-    total, seen, weights = (torch.cat(parts, dim=1) for parts in (total, seen, weights))
-    mean = total * (1 / weights.clamp(min=_NEVER))[:, :, None]
+        # K (R ray z + t) for all planes z: one small product, then a sum
+        moved, shift = (K_fine @ R) @ rays, K_fine @ t  # (B, 3, h w), (B, 3, 1)
+        x, y, z = (moved[:, i, None] * depths + shift[:, i, None] for i in range(3))
+        front = z > 0.05
+        z = z.clamp(min=0.05)
+        u, v = torch.round(x / z), torch.round(y / z)
+        inside = front & (u >= 0) & (u <= fine[1] - 1) & (v >= 0) & (v <= fine[0] - 1)
+        sees = inside.to(features.dtype)
+        # arithmetic in place of a Where, which takes ONNX Runtime three times as long
+        cell = ((v * fine[1] + (u - cells)) * sees + cells).long()  # (B, D, h w)
+        if batch > 1:
+            cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) * (cells + 1)
+        useful = usefulness(t.norm(dim=1, keepdim=True) / depths)  # (B, D, 1)
+        for number in range(len(parts)):  # what is looked up then stays in the cache
+            chunk = slice(number * _CHUNK, (number + 1) * _CHUNK)
+            found = F.embedding(cell[:, chunk], table) * target  # (B, chunk, h w, C)
+            similarity = by_group @ found.transpose(2, 3)  # (B, chunk, G, h w)
+            parts[number] = parts[number] + similarity * useful[:, chunk, :, None]
+        seen = seen + sees * valid
+        weights = weights + sees * (useful * valid)
+    mean = torch.cat(parts, dim=1) * (1 / weights.clamp(min=_NEVER))[:, :, None]
     share = seen / source_valid.sum(1).clamp(min=1).view(-1, 1, 1)
-    volume = torch.cat([mean, share[:, :, None]], dim=2)  # (B, D, G + 1, h w)
-    in_view = share.mean(1).view(batch, 4, height // 2, width // 2)
-    return (volume.view(batch, planes, -1, height // 2, width // 2),
-            F.pixel_shuffle(in_view, 2))
+    half = (height // 2, width // 2)
+    volume = torch.cat([mean.view(batch * planes, 4 * GROUPS, *half),
+                        share.view(batch * planes, 4, *half)], dim=1)
+    return volume, F.pixel_shuffle(share.mean(1).view(batch, 4, *half), 2)
+
+
+def _to_fine_grid(like: torch.Tensor) -> torch.Tensor:
+    """Return what takes pixels at stride 1 to cells of the fine grid, (3, 3)."""
+    scale = _OVERSAMPLE / FEATURE_STRIDE
+    centre = 0.5 * scale - 0.5  # (u + 0.5) * scale - 0.5
+    return torch.tensor([[scale, 0, centre], [0, scale, centre], [0, 0, 1]],
+                        device=like.device, dtype=like.dtype)
 
 
 def usefulness(baseline: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from hybrid_depth_training.export import OPSET
+from hybrid_depth_training.deploy.export import OPSET
 
 
 def onnx_parity(network: nn.Module, sizes: Sequence[tuple[int, int]],

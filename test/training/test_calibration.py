@@ -24,8 +24,8 @@ from torch import nn  # noqa: E402
 
 from hybrid_depth.errors import ConfigError  # noqa: E402
 from hybrid_depth_training import calibration, losses, views  # noqa: E402
-from hybrid_depth_training import export as export_module  # noqa: E402
 from hybrid_depth_training.calibration import calibrate, SigmaScale  # noqa: E402
+from hybrid_depth_training.deploy import export as export_module  # noqa: E402
 from hybrid_depth_training.models.compact import double, SingleFrame  # noqa: E402
 from hybrid_depth_training.models.posed import PosedDepth  # noqa: E402
 

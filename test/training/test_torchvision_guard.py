@@ -32,6 +32,7 @@ def library(monkeypatch):
     defined = []
 
     class Library:
+
         def __init__(self, namespace, kind):
             defined.append((namespace, kind))
 
