@@ -5,6 +5,7 @@
 # make test            linters, the import rule, types, the whole suite
 # make test-gpu        what needs a GPU, on a machine that has one
 # make compiler-gate   compile every graph with NVIDIA's compiler, without a GPU
+# make bindings-gate   try the runtime trt on NVIDIA's own Python packages, without a GPU
 # make accuracy        measure baselines and models: out/accuracy.json, docs/accuracy.md
 # make bench           measure speed: out/bench.json, docs/performance.md
 # make soak            faults thrown at the running node: out/reliability.json
@@ -46,7 +47,8 @@ ros_env = $(if $(ROS_DISTRO),env -u PYTHONPATH -u LD_LIBRARY_PATH -u RMW_IMPLEME
 DEMO_STAMP := $(call stamp,$(DEMO_NEEDS))
 TEST_STAMP := $(call stamp,$(TEST_NEEDS))
 
-.PHONY: help demo test test-gpu lint compiler-gate accuracy bench clean soak clip-prior-ablation
+.PHONY: help demo test test-gpu lint compiler-gate bindings-gate accuracy bench clean soak \
+	clip-prior-ablation
 .DEFAULT_GOAL := help
 
 help:
@@ -56,9 +58,13 @@ help:
 	@echo "make test    linters, import rule, types and all tests"
 	@echo "make lint    the linters only"
 	@echo "make test-gpu"
-	@echo "    the tests that need an NVIDIA GPU with TensorRT and cuda-bindings (docs/runtimes.md)"
+	@echo "    the tests that need an NVIDIA GPU, with TensorRT and cuda-bindings, with a torch for CUDA,"
+	@echo "    or with all of them (docs/runtimes.md)"
 	@echo "make compiler-gate"
 	@echo "    compile every graph with NVIDIA's compiler, which needs no GPU (downloads 150 MB)"
+	@echo "make bindings-gate"
+	@echo "    hold the calls of the runtime trt against NVIDIA's Python packages of five versions of"
+	@echo "    TensorRT and three of CUDA, which needs no GPU (downloads 30 MB)"
 	@echo "make accuracy [ACCURACY_STREET=path] [ACCURACY_ROOM=path]"
 	@echo "    measure baselines and shipped models on drives with ground truth:"
 	@echo "    out/accuracy.json and docs/accuracy.md"
@@ -86,15 +92,32 @@ lint: $(TEST_STAMP)
 	@echo "[lint] import rule";  $(BIN)/lint-imports
 	@echo "[lint] types";        $(BIN)/mypy
 
-# TensorRT and cuda-bindings are not installed by this: they have to fit the machine's driver
+# TensorRT, cuda-bindings and a torch for CUDA are not installed by this: they have to fit the
+# machine's driver
 test-gpu: $(TEST_STAMP)
-	@$(BIN)/python -m pytest -q -rsP test/gpu
+	@$(BIN)/python -m pytest -q -rsP test/gpu test/training/gpu/test_session.py
 
 # the wheels' other dependencies are a GPU build of ONNX Runtime and CUDA, which this needs none of
 compiler-gate: $(TEST_STAMP)
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps -r requirements/compiler-gate.txt
 	@$(ros_env) $(BIN)/python -m pytest -q -rs test/core/runtime/test_compiler_gate.py \
-		test/training/test_configurable_graphs.py
+		test/training/deploy/test_configurable_graphs.py
+
+# Python packages alone, without the libraries they are for; one folder each, for they share names
+TRT_BINDINGS := tensorrt_bindings==8.6.1 tensorrt_cu12_bindings==10.0.1 \
+	tensorrt_cu12_bindings==10.3.0 tensorrt_cu13_bindings==10.16.1.11 \
+	tensorrt_cu13_bindings==11.4.0.106
+CUDA_BINDINGS := cuda-bindings==12.8.0 cuda-bindings==12.9.10 cuda-bindings==13.5.0
+bindings = $(VENV)/bindings/$(subst ==,-,$(1))
+empty :=
+colons = $(subst $(empty) $(empty),:,$(foreach package,$(1),$(abspath $(call bindings,$(package)))))
+bindings-gate: $(TEST_STAMP)
+	@$(foreach package,$(TRT_BINDINGS) $(CUDA_BINDINGS),[ -d $(call bindings,$(package)) ] || \
+		$(BIN)/pip install -qq --disable-pip-version-check --no-deps --only-binary :all: \
+		--target $(call bindings,$(package)) $(package) \
+		$(if $(findstring cuda-,$(package)),cuda-pathfinder) || exit 2;)
+	@TENSORRT_BINDINGS=$(call colons,$(TRT_BINDINGS)) CUDA_BINDINGS=$(call colons,$(CUDA_BINDINGS)) \
+		$(BIN)/python -m pytest -q -rs test/core/runtime/test_trt_bindings.py
 
 # the position-only prior is made of the training data: without it that row is left out
 accuracy: $(TEST_STAMP)
