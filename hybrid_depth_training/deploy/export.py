@@ -60,9 +60,10 @@ from hybrid_depth_training.objectives.clip_prior import ClipPriorOptions
 from hybrid_depth_training.weights import RANDOM
 
 _log = logging.getLogger(__name__)
-# Largest relative difference between torch and ONNX Runtime by kind, and the share of the values
-# of each output that must be so near; see _parity.
-PARITY = {'single_frame': (2e-4, 1.0), 'posed': (1e-3, 0.98), 'clip_prior': (5e-4, 1.0)}
+# Shares of the values of each output, by kind, and the largest relative difference between torch
+# and ONNX Runtime that each may have; see _parity.
+PARITY: dict[str, dict[float, float]] = {
+    'single_frame': {1.0: 2e-4}, 'posed': {0.5: 2e-5, 0.98: 1e-3}, 'clip_prior': {1.0: 5e-4}}
 _RECIPES = Path(__file__).resolve().parents[2] / 'config' / 'training'
 _GOLDEN_SIZES = ((192, 640), (288, 416))
 
@@ -315,16 +316,16 @@ def _golden_inputs(exported: nn.Module, spec: ModelSpec, seed: int,
 
 def _parity(path: Path, spec: ModelSpec, golden: dict[str, np.ndarray]) -> float:
     """
-    Return the relative difference that the wanted share of every output's values stay below.
+    Return the relative difference that the largest share asked of every output stays below.
 
     Of a posed graph not all: where two hypotheses are equally likely, or a look-up falls between
     two cells, the last bit decides, and single pixels may differ in any two runtimes. By the
     focal length it was 0 to 32 of 1.8 million look-ups of the golden frames, and each reaches the
-    49 cells that the second look averages over. A single-frame graph decides nothing so, and
-    every value counts.
+    49 cells that the second look averages over. So half of them have to be near to the last
+    digits. A single-frame graph decides nothing so, and every value counts. Raises ContractError.
     """
-    limit, share = PARITY[spec.kind]
-    worst = 0.0
+    limits = PARITY[spec.kind]
+    worst = dict.fromkeys(limits, 0.0)
     for index, size in enumerate(_GOLDEN_SIZES):
         backend = open_backend(path, spec, size, BackendOptions(cpu_threads=2))
         inputs = {key: golden[f'{index}_{key}'] for key in spec.inputs(size)}
@@ -337,9 +338,13 @@ def _parity(path: Path, spec: ModelSpec, golden: dict[str, np.ndarray]) -> float
             # features and weights are of the order of 1 and may be 0: compared to 0.1 at least
             floor = 0.1 if key in ('features', 'match_weight') else 0.0
             difference = np.abs(outputs[key] - expected) / np.maximum(np.abs(expected), floor)
-            worst = max(worst, float(np.quantile(difference, share)))
+            for share in limits:
+                worst[share] = max(worst[share], float(np.quantile(difference, share)))
         backend.close()
-    if not worst <= limit:
-        raise ContractError(f'ONNX Runtime and torch differ by {worst:.1e} (relative) on the '
-                            f'golden inputs; expected at most {limit:.0e}; do not use this model')
-    return worst
+    for share, limit in limits.items():
+        if not worst[share] <= limit:
+            raise ContractError(
+                f'ONNX Runtime and torch differ by up to {worst[share]:.1e} (relative) on '
+                f'{share:.0%} of the golden values; expected at most {limit:.0e}; do not use this '
+                'model')
+    return worst[max(limits)]
