@@ -164,10 +164,17 @@ def check_share(share: float, precision: str, what: str) -> None:
 
 def _geometry(graph: onnx.GraphProto, floats: frozenset[str]) -> set[str]:
     """Return the names of the nodes whose values are coordinates, or follow from such."""
-    producers = {name: node for node in graph.node for name in node.output}
     fixed = {weight.name for weight in graph.initializer}  # whatever the inputs are
-    found = _before_indices(graph, producers, fixed)
-    exact = {*_GEOMETRY_INPUTS}
+    found = _after_geometry(graph, floats, fixed, set())
+    # a product of a constant and coordinates is no layer that the way back could end at
+    found |= _before_indices(graph, fixed, found)
+    return _after_geometry(graph, floats, fixed, found)
+
+
+def _after_geometry(graph: onnx.GraphProto, floats: frozenset[str], fixed: set[str],
+                    known: set[str]) -> set[str]:
+    """Return ``known`` and the names of the nodes that follow from them, or from the camera."""
+    found, exact = set(known), {*_GEOMETRY_INPUTS}
     for node in graph.node:  # in order, so that each sees what its inputs are
         data = [name for name in node.input if name in floats and name not in fixed]
         if node.op_type in ('Shape', 'Size') or (
@@ -192,9 +199,9 @@ def _follows(node: onnx.NodeProto, data: list[str], exact: set[str]) -> bool:
     return any(name in exact for name in data)
 
 
-def _before_indices(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto],
-                    weights: set[str]) -> set[str]:
+def _before_indices(graph: onnx.GraphProto, weights: set[str], known: set[str]) -> set[str]:
     """Return the nodes that lead to the index of a look-up, back to layers that were trained."""
+    producers = {name: node for node in graph.node for name in node.output}
     queue = [node.input[_INDEX_INPUT[node.op_type]] for node in graph.node
              if node.op_type in _INDEX_INPUT]
     found: set[str] = set()
@@ -202,7 +209,8 @@ def _before_indices(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto]
         node = producers.get(queue.pop())
         if node is None or node.name in found or node.op_type == 'Shape' \
                 or node.op_type in _NORMALISATIONS \
-                or (node.op_type in MATRIX_OPS and not weights.isdisjoint(node.input)):
+                or (node.op_type in MATRIX_OPS and node.name not in known
+                    and not weights.isdisjoint(node.input)):
             continue
         found.add(node.name)
         queue += node.input
@@ -256,8 +264,12 @@ def _back_to_layers(graph: onnx.GraphProto, names: Iterable[str]) -> list[onnx.N
 
 def _sensitive(graph: onnx.GraphProto) -> set[str]:
     """Return the names of the nodes that fp16_safe keeps in single precision."""
+    ones = {weight.name for weight in graph.initializer
+            if max(weight.dims, default=0) > 1 and (onnx.numpy_helper.to_array(weight) == 1).all()}
     found = {node.name for node in graph.node
-             if node.op_type in _SENSITIVE or node.op_type in _NORMALISATIONS}
+             if node.op_type in _SENSITIVE or node.op_type in _NORMALISATIONS
+             # sums may be written as products with ones, which CPUs are faster at
+             or (node.op_type == 'MatMul' and not ones.isdisjoint(node.input))}
     images = {value.name for value in graph.input
               if value.type.tensor_type.elem_type == TensorProto.UINT8}
     for node in graph.node:  # forwards to the first matrix layer

@@ -244,7 +244,7 @@ def _write_onnx(exported: nn.Module, spec: ModelSpec, example: dict[str, torch.T
         opset_version=18,  # the oldest it can write; see as_opset_17
         input_names=names, output_names=list(exported.outputs),
         dynamic_shapes=tuple(shapes.get(name) for name in names),
-        custom_translation_table=ONNX_TRANSLATIONS)
+        custom_translation_table=ONNX_TRANSLATIONS | onnx_faster.ONNX_TRANSLATIONS)
     graph = as_opset_17(program.model_proto)
     # what stays symbolic has a name that the runtimes know
     full, small = ('height', 'width'), ('feature_height', 'feature_width')

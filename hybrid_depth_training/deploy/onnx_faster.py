@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+import torch
 
 _BLOCK = 16  # channels that a CPU with AVX-512 works on at a time; with AVX2 it is 8
 
 
 def rewrite(model: onnx.ModelProto) -> None:
     """Rewrite ``model``, of opset 17 and with plain weights, in place."""
-    for change in (_split_convolutions, _flatten_convolutions, _repeat_faster, _usual_gelu):
+    for change in (_split_convolutions, _add_in_convolution, _one_clip, _usual_gelu):
         change(model)
         _drop_unused(model.graph)
 
@@ -85,85 +86,66 @@ def _split_convolutions(model: onnx.ModelProto) -> None:
     _replace(graph, nodes)
 
 
-def _flatten_convolutions(model: onnx.ModelProto) -> None:
+def _add_in_convolution(model: onnx.ModelProto) -> None:
     """
-    Make a convolution along the first of three axes, (k, 1, 1), one of two axes, (k, 1).
+    Let a convolution add what it is given: x + conv(x) is one with 1 more on its diagonal.
 
-    ONNX Runtime has blocked kernels for two axes only: the same work in less than half the time.
+    ONNX Runtime does so by itself where x comes from a convolution of images and lies in blocks;
+    elsewhere sum and ReLU are two more passes over all that comes out.
     """
     graph = model.graph
+    producers = {node.output[0]: node for node in graph.node}
+    reads = Counter(name for node in graph.node for name in node.input)
     weights = {weight.name: weight for weight in graph.initializer}
     nodes = []
     for node in graph.node:
-        weight = weights.get(node.input[1]) if node.op_type == 'Conv' else None
-        pads = _attribute(node, 'pads', [0] * 6)
-        if weight is None or len(weight.dims) != 5 or list(weight.dims[3:]) != [1, 1] \
-                or pads != [weight.dims[2] // 2, 0, 0] * 2 or weight.dims[2] % 2 == 0 \
-                or any(_attribute(node, name, 1) not in (1, [1, 1, 1])
-                       for name in ('group', 'strides', 'dilations')):
-            nodes.append(node)
-            continue
-        name, source = node.name, node.input[0]
-        for what, value in (
-                ('weight', numpy_helper.to_array(weight)[..., 0]),
-                ('flat', np.array([0, 0, 0, -1])),
-                ('outer', np.array([1, weight.dims[0]]))):
-            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value),
-                                                             f'{name}_{what}'))
-        nodes += [
-            helper.make_node('Reshape', [source, f'{name}_flat'], [f'{name}_in'], f'{name}_fold'),
-            helper.make_node('Conv', [f'{name}_in', f'{name}_weight', *node.input[2:]],
-                             [f'{name}_out'], name, kernel_shape=[weight.dims[2], 1],
-                             pads=[weight.dims[2] // 2, 0, weight.dims[2] // 2, 0]),
-            helper.make_node('Shape', [source], [f'{name}_inner'], f'{name}_shape', start=2),
-            helper.make_node('Concat', [f'{name}_outer', f'{name}_inner'], [f'{name}_size'],
-                             f'{name}_sizes', axis=0),
-            helper.make_node('Reshape', [f'{name}_out', f'{name}_size'], node.output,
-                             f'{name}_unfold')]
+        nodes.append(node)
+        for x, name in (tuple(node.input), tuple(node.input)[::-1]) if node.op_type == 'Add' \
+                else ():
+            conv = producers.get(name)
+            weight = weights.get(conv.input[1]) if conv is not None and conv.op_type == 'Conv' \
+                and conv.input[0] == x and reads[name] == reads[conv.input[1]] == 1 else None
+            if weight is None or _is_in_blocks(x, producers, weights):
+                continue
+            kernel = numpy_helper.to_array(weight).copy()
+            taps = kernel.shape[2:]
+            if kernel.shape[0] != kernel.shape[1] or not all(length % 2 for length in taps) \
+                    or _attribute(conv, 'pads', [0] * 2 * len(taps)) \
+                    != [length // 2 for length in taps] * 2 \
+                    or any(set(_attribute(conv, what, [1])) != {1}
+                           for what in ('strides', 'dilations')):
+                continue
+            every = np.arange(len(kernel))
+            kernel[(every, every, *(length // 2 for length in taps))] += 1
+            weight.CopyFrom(numpy_helper.from_array(kernel, weight.name))
+            conv.output[0] = nodes.pop().output[0]
+            producers[conv.output[0]] = conv
+            break
     _replace(graph, nodes)
 
 
-def _repeat_faster(model: onnx.ModelProto) -> None:
-    """
-    Double (1, C, D, H, W) along its last three axes in two steps.
+def _is_in_blocks(name: str, producers: dict[str, onnx.NodeProto],
+                  weights: dict[str, onnx.TensorProto]) -> bool:
+    """Whether ONNX Runtime holds a tensor in blocks of channels: it is of a convolution."""
+    node = producers.get(name)
+    while node is not None and node.op_type in ('Relu', 'Clip', 'Add'):
+        node = producers.get(node.input[0])
+    return node is not None and node.op_type == 'Conv' and node.input[1] in weights \
+        and len(weights[node.input[1]].dims) == 4
 
-    As one Expand of eight axes the inner copies are of two numbers each. Resizing the last two
-    axes has a kernel of its own, and what is left to copy are whole maps.
-    """
-    graph = model.graph
+
+def _one_clip(model: onnx.ModelProto) -> None:
+    """Write Min(Max(x, a), b) with numbers a and b as Clip: one pass in place of two."""
     shapes = _shapes(model)
-    producers = {node.output[0]: node for node in graph.node}
-    readers: dict[str, set[str]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, set()).add(node.op_type)
-    constants = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer
-                 if len(weight.dims) == 1}
-    nodes = []
-    for node in graph.node:
-        times = constants.get(node.input[1]) if node.op_type == 'Expand' else None
-        inner = producers.get(node.input[0]) if times is not None else None
-        if times is None or times.tolist() != [1, 1, 1, 2, 1, 2, 1, 2] or inner is None \
-                or inner.op_type != 'Reshape' or shapes.get(inner.input[0], [0])[0] != 1 \
-                or len(shapes[inner.input[0]]) != 5 or readers[node.output[0]] != {'Reshape'}:
-            nodes.append(node)
-            continue
-        name = node.name
-        for what, value in (('scales', np.array([1, 1, 2, 2], np.float32)),
-                            ('first', np.array([0])), ('middle', np.array([2])),
-                            ('times', np.array([1, 1, 2, 1, 1]))):
-            graph.initializer.append(numpy_helper.from_array(value, f'{name}_{what}'))
-        nodes += [
-            helper.make_node('Squeeze', [inner.input[0], f'{name}_first'], [f'{name}_maps'],
-                             f'{name}_squeeze'),
-            helper.make_node('Resize', [f'{name}_maps', '', f'{name}_scales'],
-                             [f'{name}_larger'], f'{name}_resize', mode='nearest',
-                             nearest_mode='floor', coordinate_transformation_mode='asymmetric'),
-            helper.make_node('Unsqueeze', [f'{name}_larger', f'{name}_middle'],
-                             [f'{name}_planes'], f'{name}_unsqueeze'),
-            # (C, D, 2, 2H, 2W) in place of (1, C, D, 2, H, 2, W, 2): what reads it is a Reshape
-            helper.make_node('Expand', [f'{name}_planes', f'{name}_times'], node.output, name)]
-    _replace(graph, nodes)
+    producers = {node.output[0]: node for node in model.graph.node}
+    reads = Counter(name for node in model.graph.node for name in node.input)
+    for node in model.graph.node:
+        inner = producers.get(node.input[0]) if node.op_type == 'Min' else None
+        if inner is not None and inner.op_type == 'Max' and reads[inner.output[0]] == 1 \
+                and len(inner.input) == len(node.input) == 2 \
+                and shapes.get(inner.input[1]) == [] == shapes.get(node.input[1]):
+            node.op_type = 'Clip'
+            node.input[:] = [*inner.input, node.input[1]]
 
 
 def _usual_gelu(model: onnx.ModelProto) -> None:
@@ -197,11 +179,33 @@ def _adds_erf(producers: dict[str, onnx.NodeProto], name: str) -> bool:
         value in producers and producers[value].op_type == 'Erf' for value in node.input)
 
 
+def _unshuffle(x: Any, downscale_factor: int) -> Any:
+    """
+    Fold blocks of pixels into channels, as F.pixel_unshuffle does, with the operator for it.
+
+    The exporter moves six axes, and so single numbers, which takes ten times as long.
+    """
+    from onnxscript import opset18 as op
+    folded = op.SpaceToDepth(x, blocksize=downscale_factor)
+    channels = int(x.shape[1])
+    if channels == 1:
+        return folded
+    # ONNX counts places in the block, then channels; torch the other way
+    apart = op.Constant(value_ints=[0, downscale_factor**2, channels, -1])
+    moved = op.Transpose(op.Reshape(folded, apart), perm=[0, 2, 1, 3])
+    return op.Reshape(moved, op.Shape(folded))
+
+
+# for torch.onnx.export(custom_translation_table=...)
+ONNX_TRANSLATIONS = {torch.ops.aten.pixel_unshuffle.default: _unshuffle}
+
+
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
     """Return the shape of every tensor, 0 for a length that is not fixed."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    return {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            for value in (*graph.input, *graph.output, *graph.value_info)}
+    return {weight.name: list(weight.dims) for weight in graph.initializer} | {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output, *graph.value_info)}
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:

@@ -111,13 +111,12 @@ class CompactDepth(nn.Module):
         """Run the network; see ``forward`` for the inputs."""
         height, width = image.shape[1], image.shape[2]
         features = self.encoder(self.normalised(image))
-        rays = ray_map(K, height, width)
         strides = self.encoder.strides
-        x = torch.cat([features[-1], F.avg_pool2d(rays, strides[-1])], dim=1)
+        x = torch.cat([features[-1], ray_map(K, height, width, strides[-1])], dim=1)
         x = F.relu(self.context(x))
         skips = self.joined(image, features[-2::-1])
         for level, skip, stride in zip(self.levels, skips, strides[-2::-1], strict=True):
-            x = level(x, skip, F.avg_pool2d(rays, stride))
+            x = level(x, skip, ray_map(K, height, width, stride))
         x = self.head(x)
         log_focal = torch.log(K[:, 0, 0] / REFERENCE_FOCAL_PX).view(-1, 1, 1, 1)
         # depth is bounded at export only: a clamp has no gradient outside
@@ -133,16 +132,20 @@ def double(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
 
 
-def ray_map(K: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def ray_map(K: torch.Tensor, height: int, width: int, stride: int = 1) -> torch.Tensor:
     """
-    Return per pixel (x/z, y/z, log of relative focal length), (B, 3, height, width).
+    Return (x/z, y/z, log of relative focal length) of an image's cells of ``stride`` pixels.
 
-    Pixel centres are at integers, as everywhere in this project.
+    K (B, 3, 3), height and width in pixels; (B, 3, height / stride, width / stride), each the mean
+    of its pixels, which is the ray of the cell's centre. Pixel centres are at integers, as
+    everywhere in this project.
     """
+    def centres(length: int) -> torch.Tensor:
+        cells = torch.arange(length // stride, device=K.device, dtype=K.dtype)
+        return (cells + 0.5) * stride - 0.5
     fx, fy = K[:, 0, 0].view(-1, 1, 1, 1), K[:, 1, 1].view(-1, 1, 1, 1)
     cx, cy = K[:, 0, 2].view(-1, 1, 1, 1), K[:, 1, 2].view(-1, 1, 1, 1)
-    u = torch.arange(width, device=K.device, dtype=K.dtype).view(1, 1, 1, -1)
-    v = torch.arange(height, device=K.device, dtype=K.dtype).view(1, 1, -1, 1)
-    ones = torch.ones(1, 1, height, width, device=K.device, dtype=K.dtype)
+    u, v = centres(width).view(1, 1, 1, -1), centres(height).view(1, 1, -1, 1)
+    ones = torch.ones_like(u * v)
     return torch.cat([(u - cx) / fx * ones, (v - cy) / fy * ones,
                       torch.log(fx / REFERENCE_FOCAL_PX) * ones], dim=1)

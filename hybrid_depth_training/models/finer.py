@@ -26,7 +26,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F  # noqa: N812 its usual name
 
-from hybrid_depth_training.models.sweep import FEATURE_STRIDE, usefulness
+from hybrid_depth_training.models.sweep import cells_of, FEATURE_STRIDE, sum_over, usefulness
 
 STRIDE = 2
 OFFSETS = 7  # candidates, spaced evenly in log depth
@@ -52,18 +52,23 @@ def contrasts(grey: torch.Tensor) -> torch.Tensor:
     """
     Describe every pixel of ``folded_grey`` by how it differs from its four neighbours.
 
-    Returns (B, 4, H, W), right, left, below, above; of unit length where there is texture.
+    Returns (B, 4, H, W): to the right, from the left, downwards, from above; of unit length where
+    there is texture.
     """
     grey = F.pixel_shuffle(grey, FEATURE_STRIDE) * 256
-    # borders by concatenation: a Pad would need a newer opset than the export's
-    across = grey[..., 1:] - grey[..., :-1]
-    down = grey[..., 1:, :] - grey[..., :-1, :]
+    # from the left is what the left neighbour has to its right; borders by concatenation: a Pad
+    # would need a newer opset than the export's
     column, row = torch.zeros_like(grey[..., :1]), torch.zeros_like(grey[..., :1, :])
-    difference = torch.cat([
-        torch.cat([across, column], dim=3), torch.cat([column, -across], dim=3),
-        torch.cat([down, row], dim=2), torch.cat([row, -down], dim=2)], dim=1)
-    soft_sign = difference / torch.sqrt(difference * difference + _CONTRAST**2)
-    return soft_sign / torch.sqrt((soft_sign * soft_sign).sum(1, keepdim=True) + _TEXTURELESS)
+    right = torch.cat([_soft_sign(grey[..., 1:] - grey[..., :-1]), column], dim=3)
+    below = torch.cat([_soft_sign(grey[..., 1:, :] - grey[..., :-1, :]), row], dim=2)
+    signs = torch.cat([
+        right, torch.cat([column, right[..., :-1]], dim=3),
+        below, torch.cat([row, below[..., :-1, :]], dim=2)], dim=1)
+    return signs / torch.sqrt(sum_over(signs * signs) + _TEXTURELESS)
+
+
+def _soft_sign(difference: torch.Tensor) -> torch.Tensor:
+    return difference / torch.sqrt(difference * difference + _CONTRAST**2)
 
 
 def log_offsets(like: torch.Tensor) -> torch.Tensor:
@@ -82,34 +87,27 @@ def look_again(log_depth: torch.Tensor, grey: torch.Tensor, K: torch.Tensor,
     ``folded_grey``; the others as in PosedDepth. 0 where no source sees a candidate.
     """
     batch, _, height, width = log_depth.shape
-    full_height, full_width = STRIDE * height, STRIDE * width
+    full = (STRIDE * height, STRIDE * width)
     rays = _rays(K, height, width)
     # one pixel of each cell stands for it: an average would have lost the contrast
     target = contrasts(grey)[:, :, 1::STRIDE, 1::STRIDE].flatten(2).transpose(1, 2)[:, None]
-    # (B, OFFSETS, h w): in this order neighbours look up neighbours, and nothing is moved later
-    depths = torch.exp(log_depth + log_offsets(log_depth)).flatten(2)
-    total, weights = torch.zeros_like(depths), torch.zeros_like(depths)
+    ones = target.new_ones(1, target.shape[3])
+    depth = torch.exp(log_depth).flatten(2)  # (B, 1, h w)
+    # the candidates, relative to it: (1, OFFSETS, 1)
+    factors = torch.exp(log_offsets(log_depth)).flatten(2)
+    depths = depth * factors  # (B, OFFSETS, h w)
+    total = weights = log_depth.new_zeros(())
     for index in range(source_grey.shape[1]):
         R, t = source_T_target[:, index, :3, :3], source_T_target[:, index, :3, 3:]
-        moved, shift = (K @ R) @ rays, K @ t  # (B, 3, h w), (B, 3, 1)
+        # (B, OFFSETS, h w): in this order neighbours look up neighbours, and nothing moves later
+        cell, sees = cells_of(factors, ((K @ R) @ rays) * depth, K @ t, full)
         table = contrasts(source_grey[:, index]).flatten(2).transpose(1, 2)
-        # one more row, of zeros, for what is out of view
-        table = torch.cat([table, torch.zeros_like(table[:, :1])], dim=1)
-        x, y, z = (moved[:, i, None] * depths + shift[:, i, None] for i in range(3))
-        front = z > 0.05
-        z = z.clamp(min=0.05)
-        u, v = torch.round(x / z), torch.round(y / z)
-        inside = front & (u >= 0) & (u <= full_width - 1) & (v >= 0) & (v <= full_height - 1)
-        pixel = torch.where(inside, v * full_width + u,
-                            torch.full_like(u, full_width * full_height)).long()
-        if batch > 1:
-            pixel = pixel + torch.arange(batch, device=pixel.device).view(-1, 1, 1) \
-                * (full_width * full_height + 1)
-        found = F.embedding(pixel, table.reshape(-1, table.shape[2]))  # (B, OFFSETS, h w, 4)
-        useful = usefulness(t.norm(dim=1, keepdim=True) / depths) * inside.to(depths.dtype) \
-            * source_valid[:, index].view(-1, 1, 1)
-        total = total + (found * target).sum(-1) * useful
-        weights = weights + useful
+        found = F.embedding(cell, table.reshape(-1, table.shape[2]))  # (B, OFFSETS, h w, 4)
+        similarity = (ones @ (found * target).transpose(2, 3)).squeeze(2)
+        useful = usefulness(t.norm(dim=1, keepdim=True) / depths)
+        weight = sees * (useful * source_valid[:, index].view(-1, 1, 1))
+        total = total + similarity * weight
+        weights = weights + weight
     similarity = (total / weights.clamp(min=1e-3)).view(batch, OFFSETS, height, width)
     return _SHARPNESS * _mean_around(similarity)
 

@@ -41,7 +41,6 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
     """
     batch, channels, height, width = features.shape
     fine = (height * _OVERSAMPLE, width * _OVERSAMPLE)
-    cells = fine[0] * fine[1]
     planes = planes_m.shape[1]
     depths = planes_m.view(1, -1, 1)
     # The h w cells are kept in the order (row in block, column in block, block), so that the
@@ -53,44 +52,73 @@ def sweep(features: torch.Tensor, K: torch.Tensor, source_features: torch.Tensor
     by_group = torch.eye(GROUPS, device=features.device, dtype=features.dtype) \
         .repeat_interleave(channels // GROUPS, dim=1)
     target = folded(features * temperature).transpose(1, 2)[:, None]  # (B, 1, h w, C)
-    seen = weights = nothing = features.new_zeros(())
-    parts = [nothing] * -(-planes // _CHUNK)
+    valid = source_valid[:, :, None, None]  # (B, S, 1, 1)
+    cells, weights = [], []
+    total = share = features.new_zeros(())
     for index in range(source_features.shape[1]):
         R, t = source_T_target[:, index, :3, :3], source_T_target[:, index, :3, 3:]
-        valid = source_valid[:, index].view(-1, 1, 1)
-        table = F.interpolate(source_features[:, index] * valid[..., None],
-                              scale_factor=float(_OVERSAMPLE), mode='bilinear',
-                              align_corners=False)
-        table = table.flatten(2).transpose(1, 2)  # (B, fine, C)
-        # one more row, of zeros, for what is out of view
-        table = torch.cat([table, torch.zeros_like(table[:, :1])], dim=1)
-        table = table.reshape(-1, channels)
-        # K (R ray z + t) for all planes z: one small product, then a sum
-        moved, shift = (K_fine @ R) @ rays, K_fine @ t  # (B, 3, h w), (B, 3, 1)
-        x, y, z = (moved[:, i, None] * depths + shift[:, i, None] for i in range(3))
-        front = z > 0.05
-        z = z.clamp(min=0.05)
-        u, v = torch.round(x / z), torch.round(y / z)
-        inside = front & (u >= 0) & (u <= fine[1] - 1) & (v >= 0) & (v <= fine[0] - 1)
-        sees = inside.to(features.dtype)
-        # arithmetic in place of a Where, which takes ONNX Runtime three times as long
-        cell = ((v * fine[1] + (u - cells)) * sees + cells).long()  # (B, D, h w)
-        if batch > 1:
-            cell = cell + torch.arange(batch, device=cell.device).view(-1, 1, 1) * (cells + 1)
+        cell, sees = cells_of(depths, (K_fine @ R) @ rays, K_fine @ t, fine)
         useful = usefulness(t.norm(dim=1, keepdim=True) / depths)  # (B, D, 1)
+        cells.append(cell)
+        weights.append(sees * (useful * valid[:, index]))
+        total = total + weights[-1]
+        share = share + sees * (valid[:, index] / valid.sum(1).clamp(min=1))
+    one_by_total = 1 / total.clamp(min=_NEVER)
+    parts = [features.new_zeros(())] * -(-planes // _CHUNK)
+    for index, (cell, weight) in enumerate(zip(cells, weights, strict=True)):
+        table = F.interpolate(source_features[:, index], scale_factor=float(_OVERSAMPLE),
+                              mode='bilinear', align_corners=False)
+        table = table.flatten(2).transpose(1, 2).reshape(-1, channels)
+        weight = (weight * one_by_total)[:, :, None]
         for number in range(len(parts)):  # what is looked up then stays in the cache
             chunk = slice(number * _CHUNK, (number + 1) * _CHUNK)
             found = F.embedding(cell[:, chunk], table) * target  # (B, chunk, h w, C)
             similarity = by_group @ found.transpose(2, 3)  # (B, chunk, G, h w)
-            parts[number] = parts[number] + similarity * useful[:, chunk, :, None]
-        seen = seen + sees * valid
-        weights = weights + sees * (useful * valid)
-    mean = torch.cat(parts, dim=1) * (1 / weights.clamp(min=_NEVER))[:, :, None]
-    share = seen / source_valid.sum(1).clamp(min=1).view(-1, 1, 1)
+            parts[number] = parts[number] + similarity * weight[:, chunk]
     half = (height // 2, width // 2)
-    volume = torch.cat([mean.view(batch * planes, 4 * GROUPS, *half),
+    volume = torch.cat([torch.cat(parts, dim=1).view(batch * planes, 4 * GROUPS, *half),
                         share.view(batch * planes, 4, *half)], dim=1)
-    return volume, F.pixel_shuffle(share.mean(1).view(batch, 4, *half), 2)
+    return volume, unfolded(mean_over(share), height, width)
+
+
+def cells_of(factors: torch.Tensor, moved: torch.Tensor, shift: torch.Tensor,
+             size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Return where points are seen, for all of ``factors`` at once.
+
+    The points are f * moved + shift in homogeneous cells; factors (1, D, 1), moved (B, 3, N),
+    shift (B, 3, 1). Returns the row of the nearest cell in a table of all of them, B times
+    ``size`` (H, W), int32, and 1.0 where it is in view, else 0.0; both (B, D, N).
+    """
+    height, width = size
+    # a small product is one pass over what comes out, where f * m + s is two
+    with_one = torch.cat([factors, torch.ones_like(factors)], dim=2)
+    x, y, z = (with_one @ torch.stack([moved[:, i], shift[:, i].expand_as(moved[:, i])], dim=1)
+               for i in range(3))
+    front = z > 0.05
+    z = z.clamp(min=0.05)
+    u, v = torch.round(x / z), torch.round(y / z)
+    column, row = u.clamp(0, width - 1), v.clamp(0, height - 1)
+    cell = (row * width + column).int()
+    if len(cell) > 1:
+        cell = cell + torch.arange(len(cell), device=cell.device, dtype=cell.dtype).view(
+            -1, 1, 1) * (height * width)
+    return cell, (front & (u == column) & (v == row)).to(x.dtype)
+
+
+def sum_over(x: torch.Tensor) -> torch.Tensor:
+    """
+    Sum (B, D, ...) over D, (B, 1, ...), as a product.
+
+    ONNX Runtime takes seven times as long for a sum over an axis that is not the last.
+    """
+    ones = torch.ones(1, 1, x.shape[1], device=x.device, dtype=x.dtype)
+    return (ones @ x.flatten(2)).view(x.shape[0], 1, *x.shape[2:])
+
+
+def mean_over(x: torch.Tensor) -> torch.Tensor:
+    """Return the mean of (B, D, ...) over D, (B, 1, ...)."""
+    return sum_over(x) / x.shape[1]
 
 
 def _to_fine_grid(like: torch.Tensor) -> torch.Tensor:
@@ -116,6 +144,12 @@ def folded(x: torch.Tensor) -> torch.Tensor:
     """Order the cells of (B, C, h, w) by place in their 2x2 block, then block: (B, C, h w)."""
     batch, channels = x.shape[:2]
     return F.pixel_unshuffle(x, 2).reshape(batch, channels, -1)
+
+
+def unfolded(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Undo ``folded``: (B, C, ..., h w) to (B, C, h, w)."""
+    batch, channels = x.shape[:2]
+    return F.pixel_shuffle(x.reshape(batch, 4 * channels, height // 2, width // 2), 2)
 
 
 def rays_at_stride(K: torch.Tensor, height: int, width: int) -> torch.Tensor:

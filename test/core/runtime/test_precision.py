@@ -185,6 +185,34 @@ def test_islands_of_fp16_safe() -> None:
         np.testing.assert_allclose(run(typed(model, name), {'x': x})['depth'], expected, rtol=5e-3)
 
 
+def test_sums_that_are_products_with_ones_are_sums() -> None:
+    model = small_model([
+        node('MatMul', 'ones x', 'sum'), node('MatMul', 'weight x', 'layer'),
+        node('Add', 'sum layer', 'y'), node('MatMul', 'y last', 'depth')],
+        {'x': [1, 6, 4]}, {'depth': [1, 1, 1]},
+        {'ones': np.ones((1, 1, 6), np.float32), 'weight': np.full((1, 1, 6), 2, np.float32),
+         'last': np.full((4, 1), 3, np.float32)})
+    half, safe = (types(typed(model, name)) for name in ('fp16', 'fp16_safe'))
+    assert half['MatMul:sum'] == HALF
+    assert (safe['MatMul:sum'], safe['MatMul:layer']) == (FLOAT, HALF)
+
+
+def test_the_way_to_a_look_up_goes_on_past_products_of_constants_and_coordinates() -> None:
+    """Pixels of points are often such a product; the depth it was made with is exact as well."""
+    model = small_model([
+        node('MatMul', 'x layer', 'log_depth'), node('Exp', 'log_depth', 'z'),
+        node('Mul', 'z K', 'moved'), node('MatMul', 'factors moved', 'pixels'),
+        node('Cast', 'pixels', 'cell', to=TensorProto.INT64),
+        node('Gather', 'table cell', 'depth', axis=0)],
+        {'x': [1, 4], 'K': [1, 3]}, {'depth': [2, 3, 1]},
+        {'layer': np.ones((4, 1), np.float32), 'factors': np.ones((2, 1), np.float32),
+         'table': np.ones((9, 1), np.float32)})
+    found = types(typed(model, 'fp16'))
+    assert {name for name, kind in found.items() if kind == FLOAT} >= {
+        'MatMul:pixels', 'Mul:moved', 'Exp:z'}
+    assert found['MatMul:log_depth'] == HALF
+
+
 def test_an_exact_chain_is_not_rounded_on_its_way() -> None:
     """Between two nodes of an island there is no Cast, which is what a listed node would get."""
     graph = typed(sweep_model(), 'fp16').graph

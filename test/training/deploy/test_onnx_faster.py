@@ -22,8 +22,9 @@ import onnx
 from onnx import helper, numpy_helper, TensorProto
 import onnxruntime
 import pytest
+import torch
 
-from hybrid_depth_training.deploy.onnx_faster import rewrite
+from hybrid_depth_training.deploy.onnx_faster import ONNX_TRANSLATIONS, rewrite
 
 rng = np.random.default_rng(0)
 
@@ -63,16 +64,16 @@ def test_once_is_enough() -> None:
         helper.make_node('Concat', ['a', 'r'], ['joined'], 'join', axis=1),
         helper.make_node('Conv', ['joined', 'kernel'], ['c'], 'conv'),
         helper.make_node('Unsqueeze', ['c', 'two'], ['planes'], 'unsqueeze'),
-        helper.make_node('Conv', ['planes', 'along'], ['v'], 'along'),
-        helper.make_node('Reshape', ['v', 'apart'], ['parts'], 'r1'),
-        helper.make_node('Expand', ['parts', 'twice'], ['repeated'], 'e'),
-        helper.make_node('Reshape', ['repeated', 'together'], ['y'], 'r2')],
+        helper.make_node('Conv', ['planes', 'along'], ['v'], 'along', pads=[1, 0, 0] * 2),
+        helper.make_node('Add', ['planes', 'v'], ['sum'], 'add'),
+        helper.make_node('Max', ['sum', 'zero'], ['m'], 'max'),
+        helper.make_node('Min', ['m', 'one'], ['y'], 'min')],
         {'a': [1, 16, 4, 4], 'r': [1, 3, 4, 4]},
-        {'kernel': normal(2, 19, 1, 1), 'along': normal(2, 2, 1, 1, 1), 'two': np.array([2]),
-         'apart': np.array([1, 2, 1, 1, 4, 1, 4, 1]), 'twice': np.array([1, 1, 1, 2, 1, 2, 1, 2]),
-         'together': np.array([1, 2, 2, 8, 8])}, rank=5))
+        {'kernel': normal(2, 19, 1, 1), 'along': normal(2, 2, 3, 1, 1), 'two': np.array([2]),
+         'zero': np.array(0, np.float32), 'one': np.array(1, np.float32)}, rank=5))
     assert kinds(once).count('Conv') == 3
-    assert 'Resize' in kinds(once)
+    assert 'Clip' in kinds(once)
+    assert kinds(once).count('Add') == 1
     assert rewritten(once) == once
 
 
@@ -115,46 +116,77 @@ def test_what_is_no_faster_is_left(channels: tuple[int, int], axis: int, group: 
     assert kinds(rewritten(before)) == kinds(before)
 
 
-@pytest.mark.parametrize('taps', [1, 3])
-def test_a_convolution_along_one_axis_of_three_has_two(taps: int) -> None:
-    before = model([helper.make_node('Conv', ['x', 'kernel', 'bias'], ['y'], 'along',
-                                     pads=[taps // 2, 0, 0] * 2)],
-                   {'x': [1, 4, 6, 'h', 'w']},
-                   {'kernel': normal(5, 4, taps, 1, 1), 'bias': normal(5)}, rank=5)
+@pytest.mark.parametrize('taps', [(3, 3, 3), (3, 1), (1, 1)])
+@pytest.mark.parametrize('is_first', [True, False])
+def test_a_convolution_adds_what_it_is_given(taps: tuple[int, ...], is_first: bool) -> None:
+    before = model([
+        helper.make_node('Conv', ['x', 'kernel', 'bias'], ['c'], 'conv',
+                         pads=[length // 2 for length in taps] * 2),
+        helper.make_node('Add', ['x', 'c'] if is_first else ['c', 'x'], ['sum'], 'add'),
+        helper.make_node('Relu', ['sum'], ['y'], 'relu')],
+        {'x': [1, 4, 6, *['w'] * (len(taps) - 1)]},
+        {'kernel': normal(4, 4, *taps), 'bias': normal(4)}, rank=2 + len(taps))
     after = rewritten(before)
-    (conv,) = (node for node in after.graph.node if node.op_type == 'Conv')
-    assert next(len(weight.dims) for weight in after.graph.initializer
-                if weight.name == conv.input[1]) == 4
-    feed = {'x': normal(1, 4, 6, 3, 5)}
+    assert kinds(after) == ['Conv', 'Relu']
+    feed = {'x': normal(1, 4, 6, *[5] * (len(taps) - 1))}
     np.testing.assert_allclose(run(after, feed), run(before, feed), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(('taps', 'more'), [
-    ((3, 1, 1), {'pads': [0] * 6}), ((3, 1, 1), {'pads': [1, 0, 0] * 2, 'strides': [2, 1, 1]}),
-    ((3, 1, 1), {'pads': [1, 0, 0] * 2, 'dilations': [2, 1, 1]}),
-    ((3, 3, 1), {'pads': [1, 1, 0] * 2}), ((2, 1, 1), {'pads': [1, 0, 0] * 2})])
-def test_other_convolutions_are_left(taps: tuple[int, ...], more: dict[str, Any]) -> None:
-    before = model([helper.make_node('Conv', ['x', 'kernel'], ['y'], 'along', **more)],
-                   {'x': [1, 4, 6, 5, 5]}, {'kernel': normal(5, 4, *taps)}, rank=5)
-    assert kinds(rewritten(before)) == ['Conv']
+    ((3, 3), {'pads': [1, 1, 1, 1], 'dilations': [1, 1], 'strides': [1, 1], 'group': 2}),
+    ((3, 3), {'pads': [0, 0, 2, 2]}), ((2, 1), {'pads': [0, 0, 1, 0]})])
+def test_other_sums_are_left(taps: tuple[int, ...], more: dict[str, Any]) -> None:
+    before = model([helper.make_node('Conv', ['x', 'kernel'], ['c'], 'conv', **more),
+                    helper.make_node('Add', ['x', 'c'], ['y'], 'add')],
+                   {'x': [1, 4, 6, 5]},
+                   {'kernel': normal(4, 4 // more.get('group', 1), *taps)})
+    assert kinds(rewritten(before)) == ['Conv', 'Add']
 
 
-@pytest.mark.parametrize('batch', [1, 2])
-def test_repeating_along_three_axes_in_two_steps(batch: int) -> None:
+@pytest.mark.parametrize('again', ['c', 'kernel'])
+def test_a_sum_is_left_where_others_read_the_parts(again: str) -> None:
+    nodes = [helper.make_node('Conv', ['x', 'kernel'], ['c'], 'conv'),
+             helper.make_node('Add', ['x', 'c'], ['s'], 'add')]
+    nodes += [helper.make_node('Mul', ['s', 'c'], ['y'], 'mul')] if again == 'c' else [
+        helper.make_node('Conv', ['s', 'kernel'], ['y'], 'other')]
+    before = model(nodes, {'x': [1, 4, 6, 5]}, {'kernel': normal(4, 4, 1, 1)})
+    assert 'Add' in kinds(rewritten(before))
+
+
+def test_what_lies_in_blocks_is_added_by_the_runtime() -> None:
     before = model([
-        helper.make_node('Reshape', ['x', 'apart'], ['parts'], 'r1'),
-        helper.make_node('Expand', ['parts', 'twice'], ['repeated'], 'e'),
-        helper.make_node('Reshape', ['repeated', 'together'], ['y'], 'r2')],
-        {'x': [batch, 3, 2, 4, 5]},
-        {'apart': np.array([batch, 3, 2, 1, 4, 1, 5, 1]),
-         'twice': np.array([1, 1, 1, 2, 1, 2, 1, 2]), 'together': np.array([batch, 3, 4, 8, 10])},
-        rank=5)
+        helper.make_node('Conv', ['x', 'kernel'], ['c'], 'first'),
+        helper.make_node('Relu', ['c'], ['r'], 'relu'),
+        helper.make_node('Conv', ['r', 'other'], ['d'], 'second'),
+        helper.make_node('Add', ['r', 'd'], ['y'], 'add')], {'x': [1, 4, 6, 5]},
+        {'kernel': normal(4, 4, 1, 1), 'other': normal(4, 4, 1, 1)})
+    assert rewritten(before) == before
+
+
+@pytest.mark.parametrize('bound', ['number', 'array'])
+def test_two_bounds_are_one_operator(bound: str) -> None:
+    before = model([
+        helper.make_node('Max', ['x', 'zero'], ['m'], 'max'),
+        helper.make_node('Min', ['m', 'bound'], ['y'], 'min')], {'x': [2, 8]},
+        {'zero': np.array(0, np.float32),
+         'bound': np.array(0.5 if bound == 'number' else [0.5] * 8, np.float32)}, rank=2)
     after = rewritten(before)
-    assert ('Resize' in kinds(after)) == (batch == 1)
-    x = normal(batch, 3, 2, 4, 5)
-    expected = x.repeat(2, 2).repeat(2, 3).repeat(2, 4)
-    np.testing.assert_array_equal(run(before, {'x': x}), expected)
-    np.testing.assert_array_equal(run(after, {'x': x}), expected)
+    assert kinds(after) == (['Clip'] if bound == 'number' else ['Max', 'Min'])
+    feed = {'x': normal(2, 8)}
+    np.testing.assert_array_equal(run(after, feed), run(before, feed))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_blocks_are_folded_by_one_operator(channels: int) -> None:
+    class Fold(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pixel_unshuffle(x, 2)
+    x = torch.from_numpy(normal(1, channels, 4, 6))
+    program = torch.onnx.export(Fold(), (x,), dynamo=True, verbose=False, opset_version=18,
+                                custom_translation_table=ONNX_TRANSLATIONS)
+    assert 'SpaceToDepth' in kinds(program.model_proto)
+    name = program.model_proto.graph.input[0].name
+    np.testing.assert_array_equal(run(program.model_proto, {name: x.numpy()}), Fold()(x).numpy())
 
 
 def test_nothing_that_is_not_read_is_left() -> None:

@@ -83,12 +83,12 @@ def test_contrasts_do_not_depend_on_brightness_and_say_nothing_where_nothing_is(
     assert contrasts(folded_grey(flat)).abs().max() == 0
 
 
-def test_contrasts_are_right_left_below_above():
+def test_contrasts_are_to_the_right_from_the_left_downwards_and_from_above():
     image = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     image[0, 3, 5] = 200
     found = contrasts(folded_grey(image))[0]
-    signs = {(3, 4): (1, 0, 0, 0), (3, 6): (0, 1, 0, 0), (2, 5): (0, 0, 1, 0),
-             (4, 5): (0, 0, 0, 1), (3, 5): (-1, -1, -1, -1)}
+    signs = {(3, 4): (1, 0, 0, 0), (3, 6): (0, -1, 0, 0), (2, 5): (0, 0, 1, 0),
+             (4, 5): (0, 0, 0, -1), (3, 5): (-1, 1, -1, 1)}
     for (row, column), wanted in signs.items():
         assert tuple(torch.sign(found[:, row, column]).int().tolist()) == wanted
 

@@ -44,6 +44,12 @@ def test_ray_map_is_the_cameras_rays():
     assert torch.allclose(rays[0, 2], torch.tensor(math.log(70.0 / REFERENCE_FOCAL_PX)))
 
 
+@pytest.mark.parametrize('stride', [2, 32])
+def test_rays_of_cells_are_the_means_of_their_pixels(stride):
+    means = torch.nn.functional.avg_pool2d(ray_map(K(CAMERA), 64, 96), stride)
+    torch.testing.assert_close(ray_map(K(CAMERA), 64, 96, stride), means, atol=1e-5, rtol=1e-5)
+
+
 def test_untrained_network_starts_at_ten_metres_of_the_reference_focal_length(network):
     image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
     with torch.no_grad():

@@ -27,7 +27,12 @@ from hybrid_depth_training.models import posed  # noqa: E402
 from hybrid_depth_training.models.compact import CompactDepth, double  # noqa: E402
 from hybrid_depth_training.models.finer import folded_grey, GREY_CHANNELS  # noqa: E402
 from hybrid_depth_training.models.posed import PosedDepth, spread  # noqa: E402
-from hybrid_depth_training.models.sweep import folded, rays_at_stride, sweep  # noqa: E402
+from hybrid_depth_training.models.sweep import (  # noqa: E402
+    folded,
+    rays_at_stride,
+    sweep,
+    unfolded,
+)
 
 HEIGHT, WIDTH = 16, 24  # cells of 4 pixels
 FOCAL = 64.0
@@ -68,7 +73,7 @@ def painted(source_T_target: torch.Tensor, K: torch.Tensor = K, depth_m: float =
     return F.normalize(groups, dim=2).view(1, CHANNELS, HEIGHT, WIDTH)
 
 
-def unfolded(volume: torch.Tensor) -> torch.Tensor:
+def volume_of(volume: torch.Tensor) -> torch.Tensor:
     """Return the volume over PLANES_M as (B, D, G + 1, h, w)."""
     volume = F.pixel_shuffle(volume, 2)
     return volume.view(-1, PLANES_M.shape[1], *volume.shape[1:])
@@ -80,7 +85,7 @@ def compare(target, sources, motions, valid=None, K=K, temperature=ONE):
     volume, in_view = sweep(target, K, torch.stack(sources, dim=1),
                             torch.stack(motions)[None].expand(len(target), -1, -1, -1), valid,
                             PLANES_M, temperature)
-    volume = unfolded(volume)
+    volume = volume_of(volume)
     return volume[:, :, :-1].mean(2), volume[:, :, -1], in_view
 
 
@@ -217,7 +222,7 @@ def test_samples_of_a_batch_do_not_meet():
     for index in range(2):
         alone, alone_in_view = sweep(targets[index], Ks[index], sources[index][None],
                                      moves[index][None, None], torch.ones(1, 1), PLANES_M, ONE)
-        torch.testing.assert_close(unfolded(together)[index:index + 1], unfolded(alone))
+        torch.testing.assert_close(volume_of(together)[index:index + 1], volume_of(alone))
         torch.testing.assert_close(in_view[index:index + 1], alone_in_view)
 
 
@@ -248,8 +253,13 @@ def test_every_group_of_channels_is_compared_by_itself():
     source[:, 16:32] *= -1  # the second of four groups
     volume, _ = sweep(target, K, source[:, None], motion(x=-0.5)[None, None], torch.ones(1, 1),
                       PLANES_M, ONE)
-    signs = unfolded(volume)[0, TRUE, :GROUPS, :, 2:-2].mean((1, 2)).sign()
+    signs = volume_of(volume)[0, TRUE, :GROUPS, :, 2:-2].mean((1, 2)).sign()
     assert signs.tolist() == [1, -1, 1, 1]
+
+
+def test_unfolding_undoes_folding():
+    x = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
+    assert torch.equal(unfolded(folded(x), 4, 6), x)
 
 
 def test_folding_orders_cells_by_place_in_their_block_then_by_block():
@@ -310,7 +320,7 @@ def test_volume_filter_treats_all_planes_alike():
     with torch.no_grad():
         here = volume_filter(volume, context)
         there = volume_filter(torch.roll(volume, 4, dims=0), context)
-    assert here.shape == (1, 64, 16, 16)
+    assert here.shape == (1, 64, 1, 16 * 16)
     torch.testing.assert_close(here[:, 20:40], there[:, 24:44], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(here[:, 20:40], there[:, 20:40], atol=1e-3)
 
@@ -326,7 +336,7 @@ def test_volume_filter_keeps_places():
     changed[..., 3, 14] += 1
     with torch.no_grad():
         difference = (volume_filter(changed, context) - volume_filter(volume, context)).abs()
-    rows, columns = difference.amax((0, 1)).nonzero().T
+    rows, columns = unfolded(difference, 24, 40).amax((0, 1)).nonzero().T
     # two convolutions of 3x3 blocks
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 11, 24, 33)
 
@@ -464,7 +474,7 @@ def sharp(network: PosedDepth, log_depth: float):
 
     def volume(x, context):
         logits = -8 * ((planes - log_depth) / step) ** 2
-        return logits.expand(context.shape[0], -1, 2 * x.shape[2], 2 * x.shape[3])
+        return logits.expand(context.shape[0], -1, 1, 4 * x.shape[2] * x.shape[3])
     kept, network.volume.forward = network.volume.forward, volume
     try:
         yield
