@@ -15,15 +15,16 @@
 Make the int8_mix file of a model: what the command ``quantise`` does.
 
 Convolutions compute in 8 bits with ranges measured on real frames (``quantise_conv``),
-multiplications by a weight matrix with ranges taken from each frame. Not every layer bears it:
-depth is the exponential of what the last layers say. So groups of layers are tried one by one, and
-as many are taken as keep depth within the limit, first those that do most of the work for the
-error they make. The first layer, the last ones before each output, depthwise convolutions, what is
-little work anyway and camera geometry stay as they are. Attention stays in float, fused.
+multiplications by a weight matrix with ranges taken from each frame (``quantise_products``); both
+with weights rounded for what those frames put in (``rounding``). Not every layer bears it: depth
+is the exponential of what the last layers say. So groups of layers are tried one by one, and as
+many are taken as keep depth within the limit, first those that save the most time for the error
+they make. The first layer, the last ones before each output, depthwise convolutions, what gains
+little anyway and camera geometry stay as they are. Attention stays in float, fused.
 """
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 import logging
 from pathlib import Path
@@ -41,15 +42,26 @@ from hybrid_depth.preprocess import network_view, to_network
 from hybrid_depth.runtime import BackendOptions, ort
 from hybrid_depth.runtime.fuse_attention import fuse_attention
 from hybrid_depth.runtime.int8 import int8_path, sha256_of, SOURCE_KEY
-from hybrid_depth.runtime.quantisable import candidates, groups_of
-from hybrid_depth.runtime.quantise_conv import quantise_convolutions, Ranges, ranges_of, widened
+from hybrid_depth.runtime.join_sums import join_sums
+from hybrid_depth.runtime.lighter import lighten
+from hybrid_depth.runtime.quantisable import candidates, gain_of, groups_of
+from hybrid_depth.runtime.quantise_conv import (
+    chains,
+    Convolution,
+    convolution_of,
+    quantise_convolutions,
+    ranges_of,
+    widened,
+)
+from hybrid_depth.runtime.quantise_products import Product, product_of, quantise_products
+from hybrid_depth.runtime.rounding import gram_of
 from hybrid_depth.scene_prompts import text_inputs
 
 LIMIT = 0.02  # mean relative difference of depth to fp32
 DRIVES = ('synthetic:3', 'synthetic:11', 'synthetic:7')
 _FUSED_LIMIT = 1e-3  # mean relative difference of depth that rounding may make
 _SPACING = 4  # frames between two that are used
-_LEAST_SHARE = 1 / 400  # of the work of all layers, of one that is worth the error
+_LEAST_SHARE = 1 / 400  # of the gain of all layers, of one that is worth the error
 _log = logging.getLogger(__name__)
 
 Feed = dict[str, np.ndarray]
@@ -163,38 +175,45 @@ class _Work:
         self._path, self._spec, self._folder = path, spec, folder
         self._model, self._judged = model, judged
         self._expected = self._run(path)
-        self._fuse_attention()
-        self._kinds = {node.name: node.op_type for node in self._model.graph.node}
-        self._ranges, work = self._measure(candidates(self._model), measured)
-        least = _LEAST_SHARE * sum(work.values())
-        self._work = {name: amount for name, amount in work.items() if amount >= least}
-        self.candidates = list(self._work)
+        self._lighten()
+        names = candidates(self._model)
+        self._kinds = {node.name: node.op_type for node in self._model.graph.node
+                       if node.name in names}
+        joined = self._copy()
+        join_sums(joined, self._convolutions(names))
+        self._quantised_layers, self._gain = self._measure(joined, names, measured)
+        self._after = chains(joined, self._gain)
+        self.candidates = list(self._gain)
 
-    def _fuse_attention(self) -> None:
-        """Fuse attention, where that leaves depth what it was."""
+    def _lighten(self) -> None:
+        """Fuse attention and the like, where that leaves depth what it was."""
         import onnx
         plain = self._copy()
-        count = fuse_attention(self._model)
-        if not count:
+        fused, places = fuse_attention(self._model), lighten(self._model)
+        if not fused + places:
             return
-        path = self._folder / 'fused.onnx'
+        path = self._folder / 'lighter.onnx'
         onnx.save(self._model, path)
         error, _ = self._off(path)
-        _log.info('%d attentions fused: depth %.1e off', count, error)
+        _log.info('%d attentions fused, %d places lighter: depth %.1e off', fused, places, error)
         if not error < _FUSED_LIMIT:  # a form that only looks as the known one does
             self._model = plain
 
+    def _convolutions(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if self._kinds[name] == 'Conv']
+
     def choose(self, limit: float) -> tuple[list[str], tuple[float, float]]:
         """Return the layers to quantise and the errors of depth and sigma that they make."""
-        groups = groups_of(self.candidates, self._kinds)
+        groups = groups_of(self.candidates, self._kinds, self._after)
         alone = []
         for number, group in enumerate(groups):
             error, _ = self._errors(group)
-            work = sum(self._work[name] for name in group)
-            _log.info('layers %d of %d groups alone: %.1f %% of the work, depth %.2f %% off',
-                      number + 1, len(groups), 100 * work / sum(self._work.values()), 100 * error)
+            gain = sum(self._gain[name] for name in group)
+            _log.info('group %d of %d alone (%s): %.1f %% of the gain, depth %.2f %% off',
+                      number + 1, len(groups), ', '.join(group[:2]),
+                      100 * gain / sum(self._gain.values()), 100 * error)
             if error <= limit:
-                alone.append((error ** 2 / work, error, group))
+                alone.append((error ** 2 / gain, error, group))
         alone.sort(key=lambda entry: entry[0])
         order = [group for *_, group in alone]
         # errors of groups hardly depend on each other, so their squares add up, nearly
@@ -236,25 +255,15 @@ class _Work:
 
     def _quantised(self, layers: list[str]) -> Path:
         import onnx
-        from onnxruntime.quantization import quantize_dynamic, QuantType
         out = self._folder / 'quantised.onnx'
         model = self._copy()
-        quantise_convolutions(model, [name for name in layers if self._kinds[name] == 'Conv'],
-                              self._ranges)
-        products = [name for name in layers if self._kinds[name] == 'MatMul']
-        if not products:
-            onnx.save(model, out)
-            return out
-        logging.disable(logging.WARNING)  # what it says is of no use to who runs the command
-        try:
-            # 7 bits: CPUs without VNNI add products of 8 bits in 16, where those overflow
-            quantize_dynamic(model, out, op_types_to_quantize=['MatMul'], per_channel=True,
-                             nodes_to_quantize=products, reduce_range=True,
-                             weight_type=QuantType.QInt8,
-                             # after attention, of which inference of shapes knows nothing
-                             extra_options={'DefaultTensorType': onnx.TensorProto.FLOAT})
-        finally:
-            logging.disable(logging.NOTSET)
+        chosen = {name: self._quantised_layers[name] for name in layers}
+        convolutions = {name: one for name, one in chosen.items() if isinstance(one, Convolution)}
+        join_sums(model, convolutions)
+        quantise_convolutions(model, convolutions)
+        quantise_products(model, {name: one for name, one in chosen.items()
+                                  if isinstance(one, Product)})
+        onnx.save(model, out)
         return out
 
     def _copy(self) -> Any:
@@ -262,34 +271,50 @@ class _Work:
         model.CopyFrom(self._model)
         return model
 
-    def _measure(self, layers: Collection[str],
-                 feeds: list[Feed]) -> tuple[dict[str, Ranges], dict[str, int]]:
-        """Return the ranges of the convolutions among ``layers``, and the work of each layer."""
+    def _measure(self, model: Any, layers: Sequence[str], feeds: list[Feed],
+                 ) -> tuple[dict[str, Convolution | Product], dict[str, int]]:
+        """Return the ``layers`` of ``model`` that gain enough in 8 bits, and what each gains."""
         import onnx
-        model = self._copy()
+        from onnx import numpy_helper
         nodes = {node.name: node for node in model.graph.node if node.name in layers}
-        shapes = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+        weights = {weight.name: numpy_helper.to_array(weight)
+                   for weight in model.graph.initializer}
         watched = dict.fromkeys(name for node in nodes.values()
                                 for name in (node.input[0], node.output[0]))
         there = {value.name for value in model.graph.output}
-        model.graph.output.extend(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            for name in watched if name not in there)
         path = self._folder / 'watched.onnx'
-        onnx.save(model, path)
-        ranges: dict[str, Ranges] = {}
-        work: dict[str, int] = {}
+        onnx.save(_with_outputs(model, [name for name in watched if name not in there]), path)
+        gains: dict[str, int] = {}
+        seen: dict[str, Any] = {}
+        grams: dict[str, Any] = {}
         for arrays in self._answers(path, feeds if layers else [], list(watched)):
             found = dict(zip(watched, arrays, strict=True))
-            for name, node in nodes.items():
-                result = found[node.output[0]]
-                shape = shapes[node.input[1]]
-                results = shape[0] if node.op_type == 'Conv' else shape[-1]
-                work[name] = int(np.prod(shape)) * result.size // results
+            if not gains:
+                gains = {name: gain_of(node, weights[node.input[1]].shape,
+                                       *(found[one] for one in (node.input[0], node.output[0])))
+                         for name, node in nodes.items()}
+                least = _LEAST_SHARE * sum(gain for gain in gains.values() if gain > 0)
+                gains = {name: gain for name, gain in gains.items() if gain >= max(least, 1)}
+            frame: dict[Any, np.ndarray] = {}
+            for name in gains:
+                node = nodes[name]
+                x, shape = found[node.input[0]], weights[node.input[1]].shape
+                # products of the same values have the same
+                key = name if node.op_type == 'Conv' else node.input[0]
+                if key not in frame:
+                    frame[key] = gram_of(node, shape, x)
+                    grams[key] = grams[key] + frame[key] if key in grams else frame[key]
                 if node.op_type == 'Conv':
-                    seen = ranges_of(found[node.input[0]], result)
-                    ranges[name] = widened(ranges[name], seen) if name in ranges else seen
-        return ranges, work
+                    new = ranges_of(x, found[node.output[0]])
+                    seen[name] = widened(seen[name], new) if name in seen else new
+        quantised: dict[str, Convolution | Product] = {}
+        for name in gains:
+            node = nodes[name]
+            weight, *bias = (weights[one] for one in node.input[1:])
+            quantised[name] = product_of(weight, grams[node.input[0]]) \
+                if node.op_type == 'MatMul' else convolution_of(
+                    weight, bias[0] if bias else None, seen[name], grams[name])
+        return quantised, gains
 
     def _errors(self, layers: list[str]) -> tuple[float, float]:
         return self._off(self._quantised(layers))
@@ -316,3 +341,14 @@ class _Work:
                     path, path, ort.session_options(self._spec, size, 2),
                     ['CPUExecutionProvider'])
             yield sessions[size].run(names, feed)
+
+
+def _with_outputs(model: Any, names: Sequence[str]) -> Any:
+    """Return a copy of ``model`` that answers what is called ``names`` as well."""
+    from onnx import helper, TensorProto
+    copy = type(model)()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+                             for name in names)
+    return copy
+

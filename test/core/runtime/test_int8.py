@@ -30,7 +30,7 @@ from hybrid_depth.errors import BackendUnavailable, ConfigError
 from hybrid_depth.runtime import BackendOptions, load_backend, openvino
 from hybrid_depth.runtime import quantise as module
 from hybrid_depth.runtime.int8 import file_for, int8_path
-from hybrid_depth.runtime.quantisable import candidates, groups_of
+from hybrid_depth.runtime.quantisable import candidates, gain_of, groups_of
 from hybrid_depth.runtime.quantise import quantise
 
 SPEC = tiny_spec(pixels=64 * 96)
@@ -141,7 +141,7 @@ def test_the_file_lies_beside_the_model_and_computes_in_8_bits(made) -> None:
     assert counts['MatMulInteger'] == 1
     assert counts['MatMul'] == 0
     types = {weight.name: weight.data_type for weight in model.graph.initializer}
-    assert [types[name] for name in ('a_int8_weight', 'b_int8_weight', 'w_matrix_quantized')] \
+    assert [types[name] for name in ('a_int8_weight', 'b_int8_weight', 'matrix_int8_weight')] \
         == [TensorProto.INT8] * 3
     assert not {'w_a', 'w_b', 'w_matrix'} & set(types)
     assert types['w_first'] == types['w_last'] == types['w_each'] == TensorProto.FLOAT
@@ -240,15 +240,23 @@ def test_a_model_without_such_layers(tiny_model: Path, drive: str) -> None:
 
 
 def test_groups_hold_one_kind_and_every_layer_once() -> None:
-    kinds = {f'c{index}': 'Conv' for index in range(9)} | \
+    kinds = {f'c{index}': 'Conv' for index in range(5)} | \
         {f'm{index}': 'MatMul' for index in range(16)}
-    layers = [name for pair in zip(list(kinds)[:9], list(kinds)[9:], strict=False)
-              for name in pair] + list(kinds)[18:]
-    groups = groups_of(layers, kinds)
-    assert sorted(name for group in groups for name in group) == sorted(kinds)
-    assert all(len({kinds[name] for name in group}) == 1 for group in groups)
-    assert [len(group) for group in groups] == [4, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1, 2]
-    for group in groups:
-        assert group == [name for name in layers if name in group]
-    assert groups_of(['c0', 'c1'], kinds) == [['c0'], ['c1']]
-    assert groups_of([], kinds) == []
+    layers = ['c0', 'm0', 'c1', *list(kinds)[6:], 'c2', 'c3', 'c4']
+    groups = groups_of(layers, kinds, {'c0': 'c2', 'c2': 'c3'})
+    assert groups == [[f'm{index}' for index in range(start, start + 4)]
+                      for start in (0, 4, 8, 12)] + [['c0', 'c2', 'c3'], ['c1'], ['c4']]
+    assert groups_of(['c0', 'c1'], kinds, {}) == [['c0'], ['c1']]
+    assert groups_of([], kinds, {}) == []
+
+
+def test_what_8_bits_gain() -> None:
+    """The same work on more values gains a convolution less, and at last nothing."""
+    conv = helper.make_node('Conv', ['x', 'w'], ['y'])
+    product = helper.make_node('MatMul', ['x', 'w'], ['y'])
+    wide, narrow = np.zeros((1, 96, 10, 10)), np.zeros((1, 16, 60, 10))
+    assert gain_of(conv, (96, 96, 1, 1), wide, wide) \
+        == 96 * 96 * 100 - 70 * 2 * 9600 < 0 < gain_of(conv, (96, 96, 3, 3), wide, wide)
+    assert gain_of(conv, (16, 16, 3, 3), narrow, narrow) < 16 * 16 * 9 * 600
+    rows = np.zeros((1, 100, 96))
+    assert gain_of(product, (96, 96), rows, rows) == 96 * 96 * 100 - 10 * 2 * 9600 > 0
