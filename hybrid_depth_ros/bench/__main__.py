@@ -35,6 +35,7 @@ from hybrid_depth.runtime import BackendOptions, rows_of, why_not
 from hybrid_depth_ros.bench import end_to_end, machine, messages, runtimes, stages
 from hybrid_depth_ros.bench.frames import camera, images, resolution, street_views
 from hybrid_depth_ros.bench.null_runtime import NullBackend
+from hybrid_depth_ros.bench.peak import gemm_gflops, peak
 from hybrid_depth_ros.bench.plan import Plan, quick
 from hybrid_depth_ros.bench.report import markdown
 from hybrid_depth_ros.demo import isolated_environment
@@ -96,7 +97,8 @@ def node_stages(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:
 
 def in_process(plan: Plan, views: list[Any], out: Path) -> dict[str, Any]:
     """Measure what needs no middleware."""
-    spec = read_spec(find_model(plan.model))
+    path = find_model(plan.model)
+    spec = read_spec(path)
     pictures = {size: images(views[:1], size)[0] for size in plan.sizes}
     picture, view = pictures[plan.main_size], camera(plan.main_size)
     depth_m = NullBackend(spec, (view.height, view.width)).infer({})['depth'][0, 0]
@@ -109,12 +111,17 @@ def in_process(plan: Plan, views: list[Any], out: Path) -> dict[str, Any]:
     found['messages'] = messages.conversions(picture, depth_m, plan.work_s)
     found['clouds'] = messages.clouds(view, picture, depth_m, plan.work_s)
     say('runtimes against each other')
-    found['gemm_gflop_per_s'] = machine.gemm_gflops(plan.work_s)
+    gemm = [gemm_gflops(path, plan.cpu_threads, plan.work_s)]
     found['backends'] = runtimes.runtimes(plan.model, plan.main_size, plan.cpu_threads,
                                           plan.backend_s, plan.precisions)
     found['backends_large'] = runtimes.runtimes(
         plan.large_model, plan.main_size, plan.cpu_threads, plan.backend_s,
         ('fp32',)) if plan.large_model else None
+    # the machine may have been busy at any of these times
+    gemm += [row['gemm'] for run in (found['backends'], found['backends_large']) if run
+             for row in run['rows'].values() if isinstance(row, dict)]
+    found['gemm_gflop_per_s'], found['gemm'] = peak(*gemm)
+    found['ort_fp32_share_of_peak'] = shares_of_peak(found['backends'], found['backends_large'])
     found |= in_8_bits(plan, out / 'int8')
     say('growth')
     found['growth'] = {
@@ -124,6 +131,13 @@ def in_process(plan: Plan, views: list[Any], out: Path) -> dict[str, Any]:
         'cameras': runtimes.growth_with_cameras(plan.model, plan.backend, plan.cpu_threads,
                                                 picture, plan.cameras, plan.backend_s)}
     return found
+
+
+def shares_of_peak(*timed: dict[str, Any] | None) -> dict[str, float | None]:
+    """Return the share that ONNX Runtime has in fp32, by model; None where it was not timed."""
+    rows = {run['model']: run['rows'].get('ort/fp32') for run in timed if run}
+    return {model: row['share_of_peak'] if isinstance(row, dict) else None
+            for model, row in rows.items()}
 
 
 def in_8_bits(plan: Plan, folder: Path) -> dict[str, Any]:

@@ -19,14 +19,10 @@ from pathlib import Path
 import subprocess
 import time
 
-import numpy as np
-
 from hybrid_depth.summary import machine, versions
-from hybrid_depth_ros.bench.statistics import median_ms
 from hybrid_depth_ros.demo import REPOSITORY
 
 _VERSIONED = ('openvino', 'onnxruntime-gpu', 'tensorrt', 'torch', 'cv_bridge')
-_GEMM = 1024  # rows and columns: large enough for the peak, small enough for the cache
 
 
 def all_versions() -> dict[str, str]:
@@ -50,13 +46,6 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ''
     return result.stdout.strip() if result.returncode == 0 else ''
-
-
-def gemm_gflops(seconds: float) -> float:
-    """Return what float32 matrix products of numpy's BLAS reach, in GFLOP/s (all its threads)."""
-    a = np.random.default_rng(0).random((_GEMM, _GEMM), np.float32)
-    out = np.empty_like(a)
-    return round(2e-6 * _GEMM**3 / median_ms(lambda: np.matmul(a, a, out=out), seconds), 1)
 
 
 class ProcessMeter:

@@ -32,11 +32,14 @@ from hybrid_depth.runtime.quantise import quantise
 from hybrid_depth.types import Frame
 from hybrid_depth_ros.bench.frames import camera
 from hybrid_depth_ros.bench.gflop import count_gflop, example_inputs
-from hybrid_depth_ros.bench.machine import gemm_gflops, ProcessMeter
-from hybrid_depth_ros.bench.statistics import median_ms, ratio, times_in_turns
+from hybrid_depth_ros.bench.machine import ProcessMeter
+from hybrid_depth_ros.bench.peak import gemm_gflops, peak
+from hybrid_depth_ros.bench.statistics import blocks_ms, median_ms, median_ratio, ratio
 
 _OVER = 'openvino/fp32'  # what int8_mix is compared with
 _INT8_ROWS = (_OVER, 'ort/fp32', 'ort/int8_mix', 'openvino/int8_mix')
+_INT8_ROUNDS = 5  # of a block of each of them
+_PEAK_S = 0.1  # for the products of one library
 
 
 def runtimes(model: str, size: tuple[int, int], cpu_threads: int, seconds: float,
@@ -71,12 +74,12 @@ def _row(name: str, path: Path, spec: ModelSpec, size: tuple[int, int], options:
     load_s = time.perf_counter() - opened
     feed = _example_feed(spec, size)
     try:
-        before = gemm_gflops(0.1)
+        before = gemm_gflops(path, options.cpu_threads, _PEAK_S)
         ms = median_ms(lambda: backend.infer(feed), seconds, least=3)
-        peak = float(np.mean([before, gemm_gflops(0.1)]))
+        best, gemm = peak(before, gemm_gflops(path, options.cpu_threads, _PEAK_S))
         return {'description': backend.description, 'ms': ms, 'load_s': round(load_s, 2),
-                'gflop_per_s': round(1e3 * gflop / ms, 1), 'gemm_gflop_per_s': round(peak, 1),
-                'share_of_peak': ratio(1e3 * gflop / ms, peak)}
+                'gflop_per_s': round(1e3 * gflop / ms, 1), 'gemm_gflop_per_s': best,
+                'gemm': gemm, 'share_of_peak': ratio(1e3 * gflop / ms, best)}
     except HybridDepthError as error:
         return f'failed: {error}'
     finally:
@@ -98,7 +101,7 @@ def _example_feed(spec: ModelSpec, size: tuple[int, int]) -> dict[str, object]:
 def int8_mix(model: str, size: tuple[int, int], cpu_threads: int, seconds: float, folder: Path,
              frames: int) -> dict[str, object] | str:
     """
-    Quantise ``model`` into ``folder``, and time it in turns with fp32 of the same model.
+    Quantise ``model`` into ``folder``, and time it against fp32 of the same model, in blocks.
 
     Ranges are measured on ``frames`` of each drive but one, which says how far depth is from fp32.
     Returns why where the model cannot be quantised here.
@@ -125,15 +128,14 @@ def int8_mix(model: str, size: tuple[int, int], cpu_threads: int, seconds: float
             except HybridDepthError as error:
                 rows[row] = _not_run(error, path)
         feed = _example_feed(spec, network)
-        times = times_in_turns({row: partial(backend.infer, feed)
-                                for row, backend in backends.items()}, seconds)
+        times = blocks_ms({row: partial(backend.infer, feed)
+                           for row, backend in backends.items()},
+                          seconds / (_INT8_ROUNDS + 1), _INT8_ROUNDS)
     finally:
         for backend in backends.values():
             backend.close()
     base = times.get(_OVER)
-    # each round is its own comparison: the machine may be busy in some
-    over = {row: round(float(np.median(np.divide(times[row], base))), 3) if base else None
-            for row in times}
+    over = {row: median_ratio(values, base) if base else None for row, values in times.items()}
     rows |= {row: {'description': backends[row].description,
                    'ms': round(float(np.median(values)), 3), 'over_openvino_fp32': over[row]}
              for row, values in times.items()}

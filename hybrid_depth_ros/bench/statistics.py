@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAX_LOSS = 0.05  # of a rate that counts as kept up with
+PAUSE_S = 0.15  # before a block: threads of other runtimes spin on for some tens of ms
 _HALVINGS = 5
 
 
@@ -114,21 +115,26 @@ def times_ms(work: Callable[[], object], seconds: float, least: int = 5) -> list
     return times
 
 
-def times_in_turns(works: Mapping[str, Callable[[], object]], seconds: float,
-                   least: int = 3) -> dict[str, list[float]]:
-    """Return the times of each of ``works``, done in turns; ``seconds`` each, see ``times_ms``."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    end = time.perf_counter() + seconds * len(works)
-    rounds = 0
-    while rounds < least or time.perf_counter() < end:
+def blocks_ms(works: Mapping[str, Callable[[], object]], block_s: float,
+              rounds: int) -> dict[str, list[float]]:
+    """
+    Return the median time of each of ``works`` in each of ``rounds``, in milliseconds.
+
+    In a round each work has its block: a pause, two calls that do not count, and calls for
+    ``block_s``. Were single calls to take turns, threads of one work would still spin in another.
+    """
+    medians: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
         for name, work in works.items():
-            start = time.perf_counter()
+            time.sleep(PAUSE_S)
             work()
-            times[name].append(1e3 * (time.perf_counter() - start))
-        rounds += 1
-    return times
+            medians[name].append(median_ms(work, block_s, least=3))
+    return medians
+
+
+def median_ratio(values: Sequence[float], bases: Sequence[float]) -> float:
+    """Return the median of value / base of single rounds: the machine may be busy in some."""
+    return round(float(np.median(np.divide(values, bases))), 3)
 
 
 def median_ms(work: Callable[[], object], seconds: float, least: int = 5) -> float:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,12 +28,12 @@ from hybrid_depth.runtime.int8 import SOURCE_KEY
 from hybrid_depth.runtime.quantise import Quantised
 from hybrid_depth.types import DepthResult
 from hybrid_depth_ros.bench import __main__ as command
-from hybrid_depth_ros.bench import gflop, messages, runtimes, stages
+from hybrid_depth_ros.bench import gflop, messages, runtimes, stages, statistics
 from hybrid_depth_ros.bench.end_to_end import frame_times
 from hybrid_depth_ros.bench.frames import camera
-from hybrid_depth_ros.bench.machine import gemm_gflops, ProcessMeter
+from hybrid_depth_ros.bench.machine import ProcessMeter
 from hybrid_depth_ros.bench.plan import Plan
-from hybrid_depth_ros.bench.report import _int8, markdown, table
+from hybrid_depth_ros.bench.report import _backends, _goals, _int8, markdown, table
 from hybrid_depth_ros.bench.statistics import (
     Arrival,
     highest_rate,
@@ -41,7 +42,6 @@ from hybrid_depth_ros.bench.statistics import (
     percentiles,
     ratio,
     stream_figures,
-    times_in_turns,
     times_ms,
 )
 
@@ -51,6 +51,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('model') / 'tiny.onnx'
     write_tiny_model(path)
     return path
+
+
+@pytest.fixture
+def peaks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, int]]:
+    """Stand in for the measured peaks: 10, 20, 30 ... GFLOP/s; says what was asked for."""
+    asked: list[tuple[Path, int]] = []
+
+    def gemm_gflops(path: Path, cpu_threads: int, seconds: float) -> dict[str, float]:
+        asked.append((path, cpu_threads))
+        return {'numpy': 5.0, 'onnxruntime': 10.0 * len(asked)}
+    monkeypatch.setattr(runtimes, 'gemm_gflops', gemm_gflops)
+    monkeypatch.setattr(command, 'gemm_gflops', gemm_gflops)
+    return asked
 
 
 def test_percentiles_are_those_of_the_values() -> None:
@@ -163,19 +176,29 @@ def test_multiply_adds_are_counted(tmp_path: Path) -> None:
         plain, spec, (96, 128)) == pytest.approx(added, abs=2e-4)
 
 
-def test_runtimes_say_what_they_did(model: Path) -> None:
+def test_runtimes_say_what_they_did(model: Path, peaks: list[tuple[Path, int]],
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, 'count_gflop', lambda *_: 0.5)
+    monkeypatch.setattr(runtimes, 'BACKENDS', ('ort',))
     found = runtimes.runtimes(str(model), (128, 96), 1, 0.0, ('fp32', 'fp16'))
-    rows = found['rows']
-    assert rows['ort/fp32']['ms'] > 0  # type: ignore[index]
-    assert str(rows['ort/fp16']).startswith('not run: ')  # type: ignore[index]
+    rows: Any = found['rows']
+    row = rows['ort/fp32']
+    assert peaks == [(model, 1)] * 2  # before and after; none for what cannot run
+    assert row['gemm'] == {'numpy': 5.0, 'onnxruntime': 20.0, 'best': 'onnxruntime'}
+    assert row['gemm_gflop_per_s'] == 20.0
+    assert row['share_of_peak'] == pytest.approx(500 / row['ms'] / 20, abs=1e-3)
+    text = _backends(found)
+    assert f"| 5.0 | 20.0 | 20.0 (onnxruntime) | {row['share_of_peak']} |" in text
+    assert 'product of numpy (GFLOP/s) | product of onnxruntime (GFLOP/s) | peak' in text
+    assert str(rows['ort/fp16']).startswith('not run: ')
     cameras = runtimes.growth_with_cameras(str(model), 'ort', 1, np.zeros((96, 128, 3), np.uint8),
                                            (1, 2), 0.0)
     assert set(cameras['cameras']) == {'1', '2'}  # type: ignore[call-overload]
     assert 'not run' in runtimes.growth_with_sources(str(model), (128, 96), 1, 0.0)
 
 
-def test_int8_is_timed_in_turns_with_fp32(model: Path, tmp_path: Path,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_is_timed_against_fp32(model: Path, tmp_path: Path,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """The quantised file is a copy here: what is tested is who is compared with whom."""
     asked = []
 
@@ -187,6 +210,7 @@ def test_int8_is_timed_in_turns_with_fp32(model: Path, tmp_path: Path,
         onnx.save(copy, out)
         return Quantised(out, 3, 4, 0.0123, 0.02, 8)
     monkeypatch.setattr(runtimes, 'quantise', quantise)
+    monkeypatch.setattr(statistics, 'PAUSE_S', 0.0)
     found = runtimes.int8_mix(str(model), (128, 96), 1, 0.0, tmp_path / 'int8', 5)
     assert asked == [(model, 5)]
     assert isinstance(found, dict)
@@ -213,12 +237,18 @@ def test_a_model_that_cannot_be_quantised_says_why(model: Path, tmp_path: Path) 
     assert str(found).startswith('not run: tiny.onnx has no layers that 8 bits')
 
 
-def test_turns_are_taken() -> None:
-    order: list[str] = []
-    times = times_in_turns({'a': lambda: order.append('a'), 'b': lambda: order.append('b')},
-                           0.0, least=2)
-    assert order == ['a', 'b'] * 3  # the very first of each does not count
-    assert [len(values) for values in times.values()] == [2, 2]
+def test_goals_name_the_share_of_each_model() -> None:
+    timed = {'model': 'one', 'rows': {'ort/fp32': {'share_of_peak': 0.61}}}
+    failed = {'model': 'two', 'rows': {'ort/fp32': 'not run: no'}}
+    shares = command.shares_of_peak(timed, failed, None)
+    assert shares == {'one': 0.61, 'two': None}
+    text = _goals({
+        'config': {'main_size': (8, 4)}, 'node_overhead_ms': {'8x4': {'p50': 1.0}},
+        'stages_alone': {'8x4': {'preprocess': 0.1}}, 'idle_cpu_percent': 1.0,
+        'end_to_end': {'model': {'sizes': {'8x4': {}}}}, 'int8_mix_over_openvino_fp32': 0.7,
+        'overload_latency_ratio': 1.0, 'ort_fp32_share_of_peak': shares})
+    assert "| ONNX Runtime fp32 of the machine's GEMM peak, `one` | >= 0.8 | 0.61 |" in text
+    assert 'GEMM peak, `two` | >= 0.8 | - |' in text
 
 
 def test_growth_with_sources(tmp_path: Path) -> None:
@@ -231,12 +261,13 @@ def test_growth_with_sources(tmp_path: Path) -> None:
 
 def test_the_meter_sees_this_process() -> None:
     meter = ProcessMeter(os.getpid())
-    assert gemm_gflops(0.05) > 0.1
+    times_ms(lambda: sum(range(1000)), 0.1)
     assert meter.cpu_percent() > 5
     assert meter.rss_mib() > 20
 
 
 def test_a_short_run_has_every_figure(model: Path, tmp_path: Path,
+                                      peaks: list[tuple[Path, int]],
                                       monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ('AMENT_PREFIX_PATH', 'FASTDDS_DEFAULT_PROFILES_FILE', 'ROS_DOMAIN_ID',
                  'ROS_AUTOMATIC_DISCOVERY_RANGE', 'PYTHONPATH', 'PYTHONUNBUFFERED'):
@@ -268,6 +299,10 @@ def test_a_short_run_has_every_figure(model: Path, tmp_path: Path,
     assert {'versions', 'device', 'commit', 'config'} <= set(found)
     assert {'GPU', 'growth with earlier frames', 'in 8 bits'} <= set(found['not_run'])
     assert found['int8_mix_over_openvino_fp32'] is None
+    # the best of the whole run, which the stand-in gives last
+    assert found['gemm_gflop_per_s'] == found['gemm']['onnxruntime'] == 10.0 * len(peaks)
+    assert found['ort_fp32_share_of_peak'] == {
+        str(model): found['backends_large']['rows']['ort/fp32']['share_of_peak']}
     text = markdown(found)
     assert '| 128x96 | fixed 20 Hz |' in text
     assert '| GPU | not run' in text
