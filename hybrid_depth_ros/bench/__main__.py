@@ -82,6 +82,8 @@ def not_run(found: dict[str, Any]) -> dict[str, str]:
     answers = {'GPU': GPU, 'cv_bridge': found['messages']['cv_bridge'],
                'growth with earlier frames': found['growth']['sources'],
                **found['backends']['rows']}
+    if isinstance(found['backends_wide'], str):
+        answers['the network of the publication'] = found['backends_wide']
     int8 = found['int8_mix']
     answers |= {'in 8 bits': int8} if isinstance(int8, str) else {
         f'in 8 bits: {name}': answer for name, answer in int8['rows'].items()}
@@ -117,11 +119,15 @@ def in_process(plan: Plan, views: list[Any], out: Path) -> dict[str, Any]:
     found['backends_large'] = runtimes.runtimes(
         plan.large_model, plan.main_size, plan.cpu_threads, plan.backend_s,
         ('fp32',)) if plan.large_model else None
+    found['backends_wide'] = runtimes.untrained(
+        plan.wide_recipe, plan.main_size, plan.cpu_threads, plan.backend_s,
+        out / 'wide') if plan.wide_recipe else None
+    timed = [run for run in (found['backends'], found['backends_large'], found['backends_wide'])
+             if isinstance(run, dict)]
     # the machine may have been busy at any of these times
-    gemm += [row['gemm'] for run in (found['backends'], found['backends_large']) if run
-             for row in run['rows'].values() if isinstance(row, dict)]
+    gemm += [row['gemm'] for run in timed for row in run['rows'].values() if isinstance(row, dict)]
     found['gemm_gflop_per_s'], found['gemm'] = peak(*gemm)
-    found['ort_fp32_share_of_peak'] = shares_of_peak(found['backends'], found['backends_large'])
+    found['ort_fp32_share_of_peak'] = shares_of_peak(*timed)
     found |= in_8_bits(plan, out / 'int8')
     say('growth')
     found['growth'] = {
@@ -133,9 +139,9 @@ def in_process(plan: Plan, views: list[Any], out: Path) -> dict[str, Any]:
     return found
 
 
-def shares_of_peak(*timed: dict[str, Any] | None) -> dict[str, float | None]:
+def shares_of_peak(*timed: dict[str, Any]) -> dict[str, float | None]:
     """Return the share that ONNX Runtime has in fp32, by model; None where it was not timed."""
-    rows = {run['model']: run['rows'].get('ort/fp32') for run in timed if run}
+    rows = {run['model']: run['rows'].get('ort/fp32') for run in timed}
     return {model: row['share_of_peak'] if isinstance(row, dict) else None
             for model, row in rows.items()}
 

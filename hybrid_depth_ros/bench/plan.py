@@ -45,6 +45,8 @@ class Plan:
     precisions: tuple[str, ...] = ('fp32', 'fp16', 'int8_mix')
     all_sizes_streamed: bool = True  # else streams, and the runtime 'null', at main_size alone
     large_model: str = 'small'  # of which the runtimes are timed too, for its wide layers; '' = no
+    # network of the publication, untrained, of which the runtimes are timed too; '' = no
+    wide_recipe: str = 'config/training/hybrid_base.yaml'
     int8_frames: int = 4  # of each drive, that large_model is quantised with
 
 
@@ -53,4 +55,4 @@ def quick(model: str, backend: str, cpu_threads: int) -> Plan:
     return Plan(model, backend, cpu_threads, is_quick=True, work_s=0.1, backend_s=0.3, frames=15,
                 frames_s=1.5, stream_s=1.2, search_s=1.0, search_steps=2, least_images=6,
                 load_s=1.0, idle_s=2.0, pipeline_frames=4, cameras=(1, 2), precisions=('fp32',),
-                all_sizes_streamed=False, large_model='')
+                all_sizes_streamed=False, large_model='', wide_recipe='')

@@ -47,6 +47,8 @@ def markdown(found: dict[str, Any]) -> str:
         '`hybrid_depth_ros/bench/messages.py`.',
         _messages(found), '## Runtimes', _backends(found['backends']),
         *([_backends(found['backends_large'])] if found['backends_large'] else []),
+        *([f"The network of `{config['wide_recipe']}`, the publication's, with random weights:",
+           _backends(found['backends_wide'])] if isinstance(found['backends_wide'], dict) else []),
         *([_int8(found['int8_mix'])] if not isinstance(found['int8_mix'], str) else []),
         '## Growth', _growth(found),
         '## Not run', table(['what', 'why'], found['not_run'].items()),

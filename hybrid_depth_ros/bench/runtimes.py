@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from functools import partial
 import os
 from pathlib import Path
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -35,9 +37,11 @@ from hybrid_depth_ros.bench.gflop import count_gflop, example_inputs
 from hybrid_depth_ros.bench.machine import ProcessMeter
 from hybrid_depth_ros.bench.peak import gemm_gflops, peak
 from hybrid_depth_ros.bench.statistics import blocks_ms, median_ms, median_ratio, ratio
+from hybrid_depth_ros.demo import REPOSITORY
 
 _OVER = 'openvino/fp32'  # what int8_mix is compared with
 _INT8_ROWS = (_OVER, 'ort/fp32', 'ort/int8_mix', 'openvino/int8_mix')
+_BLANK_S = 300  # at most, for writing a graph
 _INT8_ROUNDS = 5  # of a block of each of them
 _PEAK_S = 0.1  # for the products of one library
 
@@ -89,6 +93,30 @@ def _row(name: str, path: Path, spec: ModelSpec, size: tuple[int, int], options:
 def _not_run(error: HybridDepthError, path: Path) -> str:
     # where the models lie is nobody's business: this goes into a page
     return f'not run: {error}'.replace(f'{path.parent}{os.sep}', '')
+
+
+def untrained(recipe: str, size: tuple[int, int], cpu_threads: int, seconds: float,
+              folder: Path) -> dict[str, object] | str:
+    """
+    Time the network of a training ``recipe``, with random weights, in fp32.
+
+    Its graph is written into ``folder`` and removed again. Returns why where it cannot be made
+    here: that takes torch.
+    """
+    path = folder.resolve() / f'{Path(recipe).stem}.onnx'
+    try:
+        made = subprocess.run(
+            [sys.executable, '-m', 'hybrid_depth_training.deploy.blank', recipe, str(path)],
+            cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=_BLANK_S)
+        if made.returncode:
+            return f'not run: {(made.stderr.strip().splitlines() or ["no reason was given"])[-1]}'
+        found = runtimes(str(path), size, cpu_threads, seconds, ('fp32',))
+    except subprocess.TimeoutExpired:
+        return f'not run: writing its graph took over {_BLANK_S} s'
+    finally:
+        path.unlink(missing_ok=True)
+    return found | {'model': path.stem}
 
 
 def _example_feed(spec: ModelSpec, size: tuple[int, int]) -> dict[str, object]:

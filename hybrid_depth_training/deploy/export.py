@@ -96,9 +96,9 @@ def export(run: Path, out: Path, sigma: SigmaScale) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     part = out / 'model.part.onnx'
     golden = _golden(exported, spec)
-    _write_onnx(exported, spec, {key[2:]: torch.from_numpy(value) for key, value in golden.items()
-                                 if key[2:] in spec.inputs(_GOLDEN_SIZES[0])
-                                 and key.startswith('0_')}, part)
+    write_onnx(exported, spec, {key[2:]: torch.from_numpy(value) for key, value in golden.items()
+                                if key[2:] in spec.inputs(_GOLDEN_SIZES[0])
+                                and key.startswith('0_')}, part)
     try:
         worst = parity(part, spec, golden)
     except ContractError:
@@ -228,8 +228,9 @@ def load_model(run: Path, config: TrainConfig) -> tuple[int, nn.Module]:
     return step, objective.network.eval()
 
 
-def _write_onnx(exported: nn.Module, spec: ModelSpec, example: dict[str, torch.Tensor],
-                path: Path) -> None:
+def write_onnx(exported: nn.Module, spec: ModelSpec, example: dict[str, torch.Tensor],
+               path: Path) -> None:
+    """Write the graph of ``exported`` to ``path``. Raises ContractError where the lint objects."""
     step = spec.size_multiple
     blocks = (step * torch.export.Dim('h', min=1, max=256),
               step * torch.export.Dim('w', min=1, max=256))

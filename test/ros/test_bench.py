@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -240,7 +241,7 @@ def test_a_model_that_cannot_be_quantised_says_why(model: Path, tmp_path: Path) 
 def test_goals_name_the_share_of_each_model() -> None:
     timed = {'model': 'one', 'rows': {'ort/fp32': {'share_of_peak': 0.61}}}
     failed = {'model': 'two', 'rows': {'ort/fp32': 'not run: no'}}
-    shares = command.shares_of_peak(timed, failed, None)
+    shares = command.shares_of_peak(timed, failed)
     assert shares == {'one': 0.61, 'two': None}
     text = _goals({
         'config': {'main_size': (8, 4)}, 'node_overhead_ms': {'8x4': {'p50': 1.0}},
@@ -249,6 +250,29 @@ def test_goals_name_the_share_of_each_model() -> None:
         'overload_latency_ratio': 1.0, 'ort_fp32_share_of_peak': shares})
     assert "| ONNX Runtime fp32 of the machine's GEMM peak, `one` | >= 0.8 | 0.61 |" in text
     assert 'GEMM peak, `two` | >= 0.8 | - |' in text
+
+
+def test_an_untrained_network_is_timed_and_its_graph_removed(
+        tmp_path: Path, peaks: list[tuple[Path, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        Path(arguments[-1]).parent.mkdir()
+        write_tiny_model(Path(arguments[-1]))
+        return subprocess.CompletedProcess(arguments, 0)
+    monkeypatch.setattr(runtimes.subprocess, 'run', write)
+    monkeypatch.setattr(runtimes, 'count_gflop', lambda *_: 0.5)
+    monkeypatch.setattr(runtimes, 'BACKENDS', ('ort',))
+    found = runtimes.untrained('some/wide.yaml', (128, 96), 1, 0.0, tmp_path / 'wide')
+    assert found['model'] == 'wide'
+    assert found['rows']['ort/fp32']['ms'] > 0
+    assert not list((tmp_path / 'wide').iterdir())
+
+
+def test_an_untrained_network_that_cannot_be_made_says_why(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes.subprocess, 'run', lambda command, **_: (
+        subprocess.CompletedProcess(command, 2, '', 'first\nerror: there is no torch\n')))
+    assert runtimes.untrained('wide.yaml', (128, 96), 1, 0.0, tmp_path) == \
+        'not run: error: there is no torch'
 
 
 def test_growth_with_sources(tmp_path: Path) -> None:
@@ -279,7 +303,7 @@ def test_a_short_run_has_every_figure(model: Path, tmp_path: Path,
                 main_size=(128, 96), work_s=0.0, backend_s=0.0, frames=4, frames_s=0.5,
                 rates_hz=(20.0,), stream_s=0.3, search_s=0.3, search_steps=1, least_images=4,
                 load_s=0.3, idle_s=0.3, cameras=(1,), precisions=('fp32',),
-                all_sizes_streamed=False, large_model=str(model))
+                all_sizes_streamed=False, large_model=str(model), wide_recipe='absent.yaml')
     found = command.bench(plan, tmp_path)
     assert set(found['node_overhead_ms']) == {'64x48', '128x96'}
     assert all(0 < row['p50'] <= row['p95'] for row in found['node_overhead_ms'].values())
@@ -297,7 +321,8 @@ def test_a_short_run_has_every_figure(model: Path, tmp_path: Path,
     fixed = found['end_to_end']['null']['sizes']['128x96']['fixed_hz']['20']
     assert fixed['received'] > 0
     assert {'versions', 'device', 'commit', 'config'} <= set(found)
-    assert {'GPU', 'growth with earlier frames', 'in 8 bits'} <= set(found['not_run'])
+    assert {'GPU', 'growth with earlier frames', 'in 8 bits',
+            'the network of the publication'} <= set(found['not_run'])
     assert found['int8_mix_over_openvino_fp32'] is None
     # the best of the whole run, which the stand-in gives last
     assert found['gemm_gflop_per_s'] == found['gemm']['onnxruntime'] == 10.0 * len(peaks)

@@ -61,7 +61,7 @@ def model(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
         example = {key: torch.zeros(shape, dtype=getattr(torch, dtype))
                    for key, (dtype, shape) in spec.inputs(SIZE).items()}
         path = tmp_path_factory.mktemp('graphs') / f'{name}_{kind}.onnx'
-        export_module._write_onnx(export_module.make_exported(network.eval(), SigmaScale()), spec,
+        export_module.write_onnx(export_module.make_exported(network.eval(), SigmaScale()), spec,
                                   example, path)
     return path
 

@@ -155,7 +155,7 @@ def test_exported_graph_agrees_with_torch_at_two_sizes(network, tmp_path: Path):
     spec = ModelSpec('hybrid', SCHEMA, 'single_frame', 32, 64 * 96, 0.1, 200.0, 'Apache-2.0', ())
     path = tmp_path / 'hybrid.onnx'
     # an example whose sides are no multiples of 14, as the other size
-    export_module._write_onnx(graph, spec, {'image': picture(), 'K': K}, path)
+    export_module.write_onnx(graph, spec, {'image': picture(), 'K': K}, path)
     assert [entry.version for entry in onnx.load(path).opset_import
             if entry.domain == ''] == [17]
     for size in ((64, 96), (96, 160), (224, 448)):
