@@ -26,7 +26,7 @@ import numpy as np
 def lighten(model: Any) -> int:
     """Rewrite an onnx ModelProto in place, attention fused before; return how many places."""
     return sum(rewrite(model.graph) for rewrite in (_fold_scales, _split_products,
-                                                    _keep_norms_apart))
+                                                    _keep_norms_apart, _weigh_sums))
 
 
 def _fold_scales(graph: Any) -> int:
@@ -92,6 +92,38 @@ def _keep_norms_apart(graph: Any) -> int:
     for node in sums:
         node.op_type = 'Sum'
     return len(sums)
+
+
+def _weigh_sums(graph: Any) -> int:
+    """
+    Weigh in the product that sums over an axis, not in a pass before it.
+
+    1 (c x) = c x for a product with ones and a constant c of that axis. OpenVINO 2026.4 takes such
+    a constant for a scale of bytes, and loses the axis.
+    """
+    from onnx import numpy_helper
+    arrays = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer
+              if 2 <= len(weight.dims) <= 4}
+    producers = {name: node for node in graph.node for name in node.output}
+    readers = readers_of(graph)
+    weighed = set[str]()
+    for node in graph.node:
+        ones = arrays.get(node.input[0]) if node.op_type == 'MatMul' else None
+        flat = producers.get(node.input[1]) if ones is not None else None
+        mul = producers.get(flat.input[0]) if flat is not None else None
+        if ones is None or flat is None or mul is None or (flat.op_type, mul.op_type) != (
+                'Reshape', 'Mul') or ones.shape[:-1] != (1, 1) or (ones != 1).any() \
+                or any(len(readers[one.output[0]]) > 1 for one in (flat, mul)):
+            continue
+        for x, name in (tuple(mul.input), tuple(mul.input)[::-1]):
+            if name in arrays and arrays[name].shape == (1, ones.shape[2], 1, 1):
+                node.input[0], flat.input[0] = f'{node.name}_weights', x
+                graph.initializer.append(numpy_helper.from_array(
+                    arrays[name].reshape(1, 1, -1), node.input[0]))
+                weighed.add(mul.name)
+                break
+    keep_nodes(graph, [node for node in graph.node if node.name not in weighed])
+    return len(weighed)
 
 
 def _with_bias(graph: Any, kind: str) -> list[tuple[Any, Any, Any, tuple[str, str]]]:

@@ -30,7 +30,7 @@ from hybrid_depth.runtime import Backend, BackendOptions
 # what the builder is told, beside size and precision; a change makes other engines
 BUILD_SETTINGS = {'workspace': 1 << 30,  # bytes; the smallest boards have 8 GB for everything
                   'optimization_level': 3,  # of 5, TensorRT's own default
-                  'typing': 2}  # of precision.typed: raise it when that does something else
+                  'typing': 3}  # of precision.typed: raise it when that does something else
 
 
 def available() -> str:

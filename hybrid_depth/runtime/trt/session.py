@@ -18,7 +18,7 @@ A CUDA graph holds addresses. Yet any of the frames that are kept, sixteen of th
 back as a source, so no pair of graphs that take turns could have all their features at fixed
 places. Inputs and outputs therefore stay where they are, and features move: those of a frame are
 copied out of the graph's output into memory of their own, and a source is copied into its place in
-the graph's input when it is another than before. These copies stay on the device, half a megabyte
+the graph's input when it is another than before. These copies stay on the device, a megabyte
 for 'compact', and need no capture of their own.
 """
 from __future__ import annotations

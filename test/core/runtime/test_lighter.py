@@ -102,3 +102,22 @@ def test_weights_that_another_product_shares_stay_for_it() -> None:
     assert lighten(model) == 3
     for found, right in zip(answers(model, x), expected, strict=True):
         np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sum_with_weights_is_one_product() -> None:
+    def sums(factor: np.ndarray) -> onnx.ModelProto:
+        return model_of([
+            node('Mul', ['x', 'factor'], ['m'], name='mul'),
+            node('Reshape', ['m', 'flat'], ['f'], name='reshape'),
+            node('MatMul', ['ones', 'f'], ['y'], name='sum')], [1, 5, 2, 'w'], ['y'],
+            {'factor': factor, 'flat': np.array([1, 5, -1]),
+             'ones': np.ones((1, 1, 5), np.float32)})
+    x = random(1, 5, 2, 3)
+    model = sums(random(1, 5, 1, 1))
+    expected = answers(model, x)
+    assert lighten(model) == 1
+    assert kinds(model) == {'Reshape': 1, 'MatMul': 1}
+    np.testing.assert_allclose(answers(model, x)[0], expected[0], rtol=1e-5, atol=1e-6)
+    other = sums(random(1, 5, 2, 1))  # of another axis too
+    assert lighten(other) == 0
+    assert kinds(other)['Mul'] == 1
