@@ -13,37 +13,14 @@
 # limitations under the License.
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper, TensorProto
-import onnxruntime
+from small_graphs import answers, kinds, model_of, node
 
 from hybrid_depth.runtime.lighter import lighten
 
 RNG = np.random.default_rng(0)
 CHANNELS = 24
-node = helper.make_node
-
-
-def model_of(nodes: list[onnx.NodeProto], x: list[int | str], outputs: list[str],
-             constants: dict[str, np.ndarray]) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes, 'graph', [helper.make_tensor_value_info('x', TensorProto.FLOAT, x)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
-
-
-def answers(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
-    found: list[np.ndarray] = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=['CPUExecutionProvider']).run(None, {'x': x})
-    return found
-
-
-def kinds(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
 
 
 def random(*shape: int) -> np.ndarray:
