@@ -14,8 +14,8 @@
 """
 Equal graphs that runtimes execute in less time: what each form costs is said where it is replaced.
 
-Done on the graph and not in the networks, so that it holds for all of them and leaves their code
-as one would write it. Outputs change by the rounding of other orders of summation, no more.
+Done on the graph where it can be, so that it holds for all networks and leaves their code as one
+would write it. Outputs change by the rounding of other orders of summation, no more.
 """
 from __future__ import annotations
 
