@@ -257,8 +257,9 @@ class DepthNode(LifecycleNode):
             complaints.append((DiagnosticStatus.WARN, complaint))
         state = self.state
         doing = 'disabled' if state == 'active' and not self._is_enabled else state
+        at_work_s = self._session.at_work_s() if self._session else 0.0
         level, text = self._health[name].level(snapshot, doing, is_wanted, self.failure,
-                                               complaints)
+                                               complaints, at_work_s)
         calibration = resources.source.state if resources else None
         camera = calibration.camera if calibration else 'no camera_info yet'
         facts = {

@@ -30,6 +30,7 @@ HARMLESS_DROPS = frozenset({'replaced', 'no_subscriber'})
 _WINDOW = 200  # frames over which latency percentiles are taken
 _RATE_WINDOW_S = 3.0
 _SILENT_TICKS, _STALE_TICKS = 2, 10  # without an image, until it is a warning, and out of date
+_SLOW_S, _STUCK_S = 3.0, 10.0  # at work on one frame, until it is a warning, and an error
 
 
 @dataclass(frozen=True)
@@ -129,15 +130,16 @@ class Health:
         self._silent_ticks = 0
 
     def level(self, now: Snapshot, state: str, has_listener: bool, failure: str,
-              complaints: Sequence[tuple[bytes, str]] = ()) -> tuple[bytes, str]:
+              complaints: Sequence[tuple[bytes, str]] = (),
+              at_work_s: float = 0.0) -> tuple[bytes, str]:
         """
         Return level and message; call once per period.
 
         ``complaints``, each with its level, are about the latest frame: they count where one was
-        processed in this period.
+        processed in this period. ``at_work_s``: for how long one frame has been worked on.
         """
         before = self._before
-        level, text = self._level(now, state, has_listener, failure)
+        level, text = self._level(now, state, has_listener, failure, at_work_s)
         if state != 'active' or failure or now.processed == (before.processed if before else 0):
             complaints = ()
         texts = [text] if level != DiagnosticStatus.OK or not complaints else []
@@ -145,13 +147,19 @@ class Health:
                 '; '.join(texts + [text for _, text in complaints]))
 
     def _level(self, now: Snapshot, state: str, has_listener: bool,
-               failure: str) -> tuple[bytes, str]:
+               failure: str, at_work_s: float) -> tuple[bytes, str]:
         before, self._before = self._before, now
         if failure:
             return DiagnosticStatus.ERROR, failure
         if state != 'active':
             self._silent_ticks = 0
             return DiagnosticStatus.OK, state
+        if at_work_s > _STUCK_S:  # a GPU that hangs: images arrive, nothing becomes of them
+            return DiagnosticStatus.ERROR, \
+                f'no depth: one frame has been in work for {at_work_s:.0f} s. The runtime of ' \
+                'the model does not return; end the process (two signals) and start it again'
+        if at_work_s > _SLOW_S:
+            return DiagnosticStatus.WARN, f'one frame has been in work for {at_work_s:.0f} s'
         bad = {reason: count - (before.drops.get(reason, 0) if before else 0)
                for reason, count in now.drops.items() if reason not in HARMLESS_DROPS}
         bad = {reason: count for reason, count in bad.items() if count > 0}

@@ -151,6 +151,10 @@ class Session:
         """Return what diagnostics say about odometry."""
         return self.poses[camera].facts()
 
+    def at_work_s(self) -> float:
+        """Return for how many seconds the frame in work, of any camera, has been worked on."""
+        return self._worker.at_work_s()
+
     def close(self) -> None:
         """Stop listening, let the frame in progress finish, join the thread."""
         self._subscriptions.close()

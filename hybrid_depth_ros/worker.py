@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import threading
+import time
 from typing import Any, Protocol
 
 
@@ -50,6 +51,7 @@ class NewestWorker:
         self._slots: list[list[Any]] = [[] for _ in handlers]  # each empty or one item
         self._turn = 0  # the mailbox that is asked first
         self._stopping = False
+        self._since_s: float | None = None  # when the item in work was taken
         # daemon: a crash elsewhere must end the process, not leave it hanging here
         self._thread = threading.Thread(target=self._loop, name='hybrid_depth_inference',
                                         daemon=True)
@@ -71,6 +73,11 @@ class NewestWorker:
             if not self._stopping and not self._slots[mailbox]:
                 self._slots[mailbox] = [item]
                 self._condition.notify()
+
+    def at_work_s(self) -> float:
+        """Return for how many seconds the item in work has been worked on; 0 = there is none."""
+        since_s = self._since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def stop(self) -> None:
         """Forget the waiting items, let the current one finish and join the thread."""
@@ -98,9 +105,11 @@ class NewestWorker:
                     return
                 item = self._slots[mailbox].pop()
                 self._turn = (mailbox + 1) % len(self._slots)
+                self._since_s = time.monotonic()
             handler = self._handlers[mailbox]
             try:
                 handler.process(item)
             except Exception as error:  # the edge: one bad frame must not end the thread
                 handler.failed(item, error)
+            self._since_s = None
             del item  # an image must not live on until the next one comes

@@ -27,6 +27,7 @@ from ros_messages import camera_info, FRAME, grey_image, HEIGHT, image_message, 
 from tiny_model import tiny_depth
 
 from hybrid_depth.pipeline import DepthPipeline
+from hybrid_depth_ros import diagnostics
 from hybrid_depth_ros.depth_node import DepthNode
 from hybrid_depth_ros.outputs import OUTPUTS
 
@@ -216,6 +217,21 @@ def test_newest_image_wins_under_overload(bench: Bench) -> None:
     assert bench.drops() == {'replaced': 4}
     bench.diagnosed(lambda status, values: status.level == b'\0'
                     and values['drops.replaced'] == '4')
+
+
+def test_a_model_that_does_not_return_is_told(bench: Bench,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, '_STUCK_S', 0.3)
+    bench.start('depth/image')
+    bench.calibrate()
+    bench.pipeline.gate = threading.Event()
+    bench.send()
+    bench.until(lambda: len(bench.pipeline.frames) == 1)
+    bench.diagnosed(lambda status, _: status.level == b'\2'
+                    and status.message.startswith('no depth: one frame has been in work for'))
+    bench.pipeline.gate.set()
+    bench.until(lambda: len(bench.received['depth/image']) == 1)
+    bench.diagnosed(lambda status, _: status.level == b'\0')
 
 
 def test_qos_of_every_endpoint(bench: Bench) -> None:

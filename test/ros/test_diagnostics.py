@@ -34,14 +34,16 @@ class Ticker:
         self.health = Health()
 
     def tick(self, *, good: int = 0, bad: int = 0, replaced: int = 0, state: str = 'active',
-             has_listener: bool = True, failure: str = '') -> tuple[bytes, str]:
+             has_listener: bool = True, failure: str = '',
+             at_work_s: float = 0.0) -> tuple[bytes, str]:
         for count, note in ((good, lambda: self.stats.processed(5.0, 4.0, {}, 'single_frame')),
                             (bad, lambda: self.stats.dropped('truncated')),
                             (replaced, lambda: self.stats.dropped('replaced'))):
             for _ in range(count):
                 self.stats.received()
                 note()
-        return self.health.level(self.stats.snapshot(), state, has_listener, failure)
+        return self.health.level(self.stats.snapshot(), state, has_listener, failure,
+                                 at_work_s=at_work_s)
 
 
 def test_levels_follow_what_just_happened() -> None:
@@ -67,6 +69,19 @@ def test_silence_is_a_warning_after_two_ticks() -> None:
     assert [ticker.tick()[0] for _ in range(8)] == [WARN] * 7 + [DiagnosticStatus.STALE]
     assert ticker.tick(has_listener=False)[0] == OK
     assert ticker.tick(good=1)[0] == OK
+
+
+def test_a_frame_that_takes_for_ever_is_an_error_though_images_go_on_arriving() -> None:
+    ticker = Ticker()
+    ticker.tick(good=1)
+    assert ticker.tick(replaced=30, at_work_s=1.0) == (OK, 'active')
+    assert ticker.tick(replaced=30, at_work_s=4.2) == (
+        WARN, 'one frame has been in work for 4 s')
+    level, text = ticker.tick(replaced=30, at_work_s=12.3)
+    assert level == ERROR
+    assert text.startswith('no depth: one frame has been in work for 12 s')
+    assert ticker.tick(good=1, replaced=30) == (OK, 'active')
+    assert ticker.tick(state='inactive') == (OK, 'inactive')
 
 
 def test_snapshot_counts_and_percentiles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,29 @@ def test_newest_wins_and_every_item_is_accounted_for() -> None:
     assert replaced == list(range(1, 9))
 
 
+def test_it_tells_for_how_long_it_has_been_at_work() -> None:
+    gate, started = threading.Event(), threading.Event()
+
+    def process(item: int) -> None:
+        started.set()
+        gate.wait(60)
+        if item == 0:
+            raise ValueError('this one fails')
+    worker = NewestWorker([Handler(process)])
+    assert worker.at_work_s() == 0
+    for item in (0, 1):
+        gate.clear()
+        started.clear()
+        offered_s = time.monotonic()
+        worker.offer(item)
+        assert started.wait(60)
+        time.sleep(0.03)
+        assert 0.03 <= worker.at_work_s() <= time.monotonic() - offered_s
+        gate.set()
+        wait_for(lambda: worker.at_work_s() == 0)
+    worker.stop()
+
+
 def test_an_error_does_not_end_the_thread() -> None:
     done, errors = [], []
 
