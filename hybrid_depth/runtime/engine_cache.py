@@ -21,7 +21,7 @@ Plans are bytes and the rest is JSON: nothing is unpickled.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 import fcntl
@@ -32,12 +32,13 @@ import os
 from pathlib import Path
 import platform
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 from hybrid_depth.errors import BackendUnavailable
 from hybrid_depth.runtime.private_files import make_private, read_private, write_whole
 
 logger = logging.getLogger(__name__)
+_Read = TypeVar('_Read')
 
 SCHEMA = 1  # of key and sidecar
 KEEP_BYTES = 4 << 30  # the least recently used engines beyond this are removed
@@ -73,6 +74,10 @@ class Entry:
     report: Mapping[str, Any]  # outcome, reason, figures, seconds, log (last lines), layers
 
 
+class _Unusable(Exception):
+    """What is in the cache is no engine of ours, or no longer."""
+
+
 class EngineCache:
     """
     The engines in one folder; any number of processes may use it at once.
@@ -86,21 +91,11 @@ class EngineCache:
 
     def get(self, key: str) -> bytes | None:
         """Return the plan, None where there is none. One that is damaged or foreign is removed."""
-        sidecar = self._sidecar(key)
-        if sidecar is None or not sidecar['bytes']:
-            return None
-        path = self._path(key, '.plan')
-        try:
-            plan = read_private(path)
-        except (OSError, ValueError) as error:
-            self._discard(key, f'cannot be used: {error}')
-            return None
-        if len(plan) != sidecar['bytes'] or _sha256(plan) != sidecar['sha256']:
-            self._discard(key, f'is damaged: it has {len(plan)} bytes, and not the sha256 of the '
-                               f'{sidecar["bytes"]} bytes that were written')
+        plan = self._usable(key, self._read_plan)
+        if plan is None:
             return None
         with suppress(OSError):  # only keeps it from being pruned
-            os.utime(path)
+            os.utime(self._path(key, '.plan'))
         return plan
 
     def report(self, key: str) -> Mapping[str, Any] | None:
@@ -218,19 +213,49 @@ class EngineCache:
         return [path for suffix in ('.plan', '.json')
                 if (path := self._path(key, suffix)).is_file()]
 
-    def _sidecar(self, wanted: str) -> dict[str, Any] | None:
-        path = self._path(wanted, '.json')
+    def _sidecar(self, key: str) -> dict[str, Any] | None:
+        return self._usable(key, self._read_sidecar)
+
+    def _usable(self, key: str, read: Callable[[str], _Read | None]) -> _Read | None:
+        """Return what ``read`` finds; None where it cannot be used, and then it is removed."""
+        with suppress(_Unusable):
+            return read(key)
+        # another process may be replacing it: only what is unusable while nobody writes is removed
+        with suppress(OSError), self.lock(key, wait=False) as is_ours:
+            try:
+                return read(key)
+            except _Unusable as error:
+                logger.warning('the cached engine %s in %s %s; it is removed and built again',
+                               key[:12], self.folder, error)
+            if is_ours:
+                self._remove(key)
+                self._path(key, '.lock').unlink(missing_ok=True)
+        return None
+
+    def _read_plan(self, key: str) -> bytes | None:
+        sidecar = self._read_sidecar(key)
+        if sidecar is None or not sidecar['bytes']:
+            return None
         try:
-            sidecar = json.loads(read_private(path))
+            plan = read_private(self._path(key, '.plan'))
+        except (OSError, ValueError) as error:
+            raise _Unusable(f'cannot be used: {error}') from error
+        if len(plan) != sidecar['bytes'] or _sha256(plan) != sidecar['sha256']:
+            raise _Unusable(f'is damaged: it has {len(plan)} bytes, and not the sha256 of the '
+                            f'{sidecar["bytes"]} bytes that were written')
+        return plan
+
+    def _read_sidecar(self, key: str) -> dict[str, Any] | None:
+        path = self._path(key, '.json')
+        try:
+            sidecar: dict[str, Any] = json.loads(read_private(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            self._discard(wanted, f'cannot be used: {error}')
-            return None
-        if not _is_sidecar(sidecar) or sidecar['key'] != wanted \
-                or not _is_key_of(wanted, sidecar['facts']):
-            self._discard(wanted, f'cannot be used: {path.name} belongs to another engine')
-            return None
+            raise _Unusable(f'cannot be used: {error}') from error
+        if not _is_sidecar(sidecar) or sidecar['key'] != key \
+                or not _is_key_of(key, sidecar['facts']):
+            raise _Unusable(f'cannot be used: {path.name} belongs to another engine')
         return sidecar
 
     def _remove_strays(self) -> None:
@@ -243,11 +268,6 @@ class EngineCache:
                     if is_ours and not self._path(name, '.json').exists():
                         self._remove(name)
                         self._path(name, '.lock').unlink(missing_ok=True)
-
-    def _discard(self, key: str, reason: str) -> None:
-        logger.warning('the cached engine %s in %s %s; it is removed and built again', key[:12],
-                       self.folder, reason)
-        self._remove(key)
 
     def _remove(self, key: str) -> None:
         for suffix in ('.json', '.plan'):

@@ -169,9 +169,9 @@ class _Walk:
                     return None
                 logger.warning('the cached engine %s cannot be opened and is built again: %s',
                                name[:12], reason)
-                self._keep(name, facts, 'failed', f'cannot be opened: {reason}')
+                self._keep(name, facts, plan, 'failed', f'cannot be opened: {reason}')
                 continue
-            return self._judged(backend, precision, name, facts)
+            return self._judged(backend, precision, name, facts, plan)
         return None
 
     def _is_settled(self, known: Mapping[str, Any], later: tuple[str, ...]) -> bool:
@@ -199,7 +199,7 @@ class _Walk:
         if plan is None:
             reason = result.reason or 'it is not in the cache after being built'
             if seconds > _RETRY_S:
-                self._keep(name, facts, 'failed', reason, log=result.log)
+                self._keep(name, facts, None, 'failed', reason, log=result.log)
             self._note(precision, 'failed', reason)
             return None
         self._cache.annotate(name, {'log': list(result.log)})
@@ -218,7 +218,7 @@ class _Walk:
         return backend
 
     def _judged(self, backend: Backend, precision: str, name: str,
-                facts: dict[str, Any]) -> Backend | None:
+                facts: dict[str, Any], plan: bytes) -> Backend | None:
         assert self._reference is not None
         self._progress.stage(f'comparing {precision} with the reference outputs')
         verdict = accept(backend, self._spec, self._reference, precision)
@@ -227,19 +227,20 @@ class _Walk:
         if verdict.ok:
             return backend
         backend.close()
-        self._keep(name, facts, 'refused', verdict.reason, verdict.figures)
+        self._keep(name, facts, plan, 'refused', verdict.reason, verdict.figures)
         return None
 
     def _facts(self, precision: str) -> dict[str, Any]:
         return engine_facts(self._path, self._size, precision, self._environment,
                             getattr(self._module, 'BUILD_SETTINGS', {}))
 
-    def _keep(self, name: str, facts: dict[str, Any], outcome: str, reason: str,
-              figures: Mapping[str, float] | None = None, log: tuple[str, ...] = ()) -> None:
-        """Replace the engine by a note of why there is none."""
+    def _keep(self, name: str, facts: dict[str, Any], plan: bytes | None, outcome: str,
+              reason: str, figures: Mapping[str, float] | None = None,
+              log: tuple[str, ...] = ()) -> None:
+        """Replace ``plan`` by a note of why there is none; another process's later one stays."""
         try:
             with self._cache.lock(name, wait=False) as is_ours:
-                if is_ours:
+                if is_ours and self._cache.get(name) == plan:
                     self._cache.put(name, None, facts, {
                         'outcome': outcome, 'reason': reason, 'figures': dict(figures or {}),
                         'log': list(log)})

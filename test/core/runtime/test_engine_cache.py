@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 
 from hybrid_depth.errors import BackendUnavailable
+from hybrid_depth.runtime import engine_cache
 from hybrid_depth.runtime.engine_cache import engine_facts, EngineCache, key
 
 FACTS = {'precision': 'fp16', 'size': [192, 640]}
@@ -132,6 +133,32 @@ def test_a_damaged_plan_is_not_used(cache: EngineCache, damage: str,
     if damage != 'folder':  # which somebody has to remove
         stored(cache)
         assert cache.get(NAME) == PLAN
+
+
+def test_what_another_process_is_replacing_is_left_to_it(cache: EngineCache) -> None:
+    path = stored(cache)
+    with cache.lock(NAME):  # as if by another process: a lock belongs to who opened its file
+        path.write_bytes(b'half of the n')
+        assert cache.get(NAME) is None
+        assert path.read_bytes() == b'half of the n'
+        cache.put(NAME, PLAN, FACTS, {})
+    assert cache.get(NAME) == PLAN
+
+
+def test_a_plan_that_was_replaced_between_looks_is_used(
+        cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(cache)
+    real, looks = engine_cache.read_private, []
+
+    def read(path: Path) -> bytes:
+        looks.append(path.suffix)
+        if looks == ['.json', '.plan']:  # the note was of the plan before
+            return b'the plan after'
+        return real(path)
+
+    monkeypatch.setattr(engine_cache, 'read_private', read)
+    assert cache.get(NAME) == PLAN
+    assert looks == ['.json', '.plan', '.json', '.plan']
 
 
 @pytest.mark.parametrize('suffix', ['.plan', '.json'])

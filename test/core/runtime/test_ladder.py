@@ -131,6 +131,25 @@ def test_a_lie_that_came_after_the_build(shop: Workshop, model: Path,
     assert 'no engine whose depth is right' in reason
 
 
+def test_the_engine_of_a_process_that_was_faster_stays(shop: Workshop, model: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    walk(shop, model)
+    cache = EngineCache(shop.cache)
+    (entry,) = cache.entries()
+    plan = cache.get(entry.key)
+    real = FakeEngine.__init__
+
+    def init(self: FakeEngine, *arguments: object) -> None:
+        with cache.lock(entry.key):  # another process replaces the engine that is being opened
+            cache.put(entry.key, plan + b' ', entry.facts, entry.report)
+        real(self, *arguments[:-1], 'wrong')
+
+    monkeypatch.setattr(FakeEngine, '__init__', init)
+    backend, progress, _ = walk(shop, model, 'fp16')
+    assert (backend, outcomes(progress)) == (None, [('fp16', 'refused')])
+    assert cache.get(entry.key) == plan + b' '
+
+
 def test_what_cannot_be_built_gives_way(shop: Workshop, model: Path,
                                         monkeypatch: pytest.MonkeyPatch) -> None:
     shop.manners(fp16='fails')
