@@ -91,8 +91,10 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     small, factor = _shrink(image, width, height)
     if (rows, columns) == (factor * height, factor * width):
         return small
+    if small.shape[:2] == (rows / factor, columns / factor):
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    # half of an odd image lacks the last row or column, which cv2.resize would stretch away
     scale_u, scale_v = columns / width / factor, rows / height / factor
-    # not cv2.resize: half of an odd image lacks the last row or column
     small_of_result = np.array([[scale_u, 0, (scale_u - 1) / 2], [0, scale_v, (scale_v - 1) / 2]])
     return cv2.warpAffine(small, small_of_result, (width, height),
                           flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,

@@ -151,10 +151,15 @@ class World:
         return True
 
     def private_bytes(self) -> int:
-        """Return the memory that the node alone uses."""
+        """
+        Return the memory that the node alone has written to, in memory or swapped out.
+
+        Pages of libraries that are only read are left out: they are private or shared by whether
+        another process happens to have the same file open.
+        """
         total = 0
         for line in Path(f'/proc/{self.pid}/smaps_rollup').read_text().splitlines():
-            if line.startswith(('Private_Clean', 'Private_Dirty')):
+            if line.startswith(('Private_Dirty:', 'Swap:')):
                 total += int(line.split()[1]) * 1024
         return total
 
