@@ -27,6 +27,7 @@ from hybrid_depth.config import PipelineConfig, RESOLUTIONS
 from hybrid_depth.contract import ModelSpec, read_spec
 from hybrid_depth.errors import ConfigError, HybridDepthError
 from hybrid_depth.models import find_model, read_card, shipped_models
+from hybrid_depth.runtime import PRECISIONS
 
 if TYPE_CHECKING:  # needs onnx, which a robot may lack
     from hybrid_depth.runtime.graph_lint import Lint
@@ -62,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument('--out', type=Path, required=True, help='folder to write')
     infer.add_argument('--model', default=_DEFAULTS.model, help='shipped name or .onnx file')
     infer.add_argument('--backend', default=_DEFAULTS.backend, help='runtime, or auto')
+    infer.add_argument('--precision', choices=PRECISIONS, default=_DEFAULTS.precision,
+                       help='to compute in; int8_mix needs a file made by quantise')
     infer.add_argument('--limit', type=int, default=0, help='frames at most; 0 = all')
     infer.add_argument('--threads', type=int, default=_DEFAULTS.cpu_threads, help='of the CPU')
     infer.add_argument('--max-depth', type=float, default=_DEFAULTS.max_depth_m,
@@ -99,7 +102,8 @@ def _infer(options: argparse.Namespace) -> int:
     if options.limit < 0:
         raise ConfigError(f'--limit is {options.limit}; expected 0 or more')
     config = PipelineConfig(model=options.model, backend=options.backend,
-                            cpu_threads=options.threads, max_depth_m=options.max_depth,
+                            precision=options.precision, cpu_threads=options.threads,
+                            max_depth_m=options.max_depth,
                             resolution=options.resolution, scene_prompt=options.scene_prompt)
 
     def show(done: int, total: int) -> None:

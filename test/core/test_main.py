@@ -114,6 +114,7 @@ def test_files_of_others_stay(drive, tiny_model, tmp_path):
     (lambda arguments, drive: ['infer', str(drive / 'nowhere'), *arguments[2:]], 'no drive'),
     (lambda arguments, drive: [*arguments, '--model', 'no_such_model'], 'no model'),
     (lambda arguments, drive: [*arguments, '--backend', 'abacus'], 'no runtime'),
+    (lambda arguments, drive: [*arguments, '--precision', 'int8_mix'], 'quantise'),
     (lambda arguments, drive: [*arguments, '--limit', '-1'], '--limit'),
     (lambda arguments, drive: [*arguments, '--threads', '0'], 'cpu_threads'),
     (lambda arguments, drive: [*arguments, '--out', str(drive / 'images')], 'inside the drive'),
