@@ -19,9 +19,13 @@ Latency stays at one item per camera however slow the work is: nothing ever queu
 from __future__ import annotations
 
 from collections.abc import Sequence
+import logging
 import threading
 import time
 from typing import Any, Protocol
+
+_LOG = logging.getLogger(__name__)
+_PATIENCE_S = 3.0  # with an item in work, until its end is waited for aloud
 
 
 class Handler(Protocol):
@@ -88,7 +92,11 @@ class NewestWorker:
         for handler, items in zip(self._handlers, unread, strict=True):
             for item in items:
                 handler.replaced(item)
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)
+        if self._thread.is_alive():
+            _LOG.error('waiting for the frame in work, for %.0f s so far: the runtime of the '
+                       'model does not return; two signals end the process', self.at_work_s())
+            self._thread.join()
 
     def _next(self) -> int | None:
         """Return the mailbox whose turn it is, None where all are empty."""

@@ -217,19 +217,19 @@ class EngineCache:
         return self._usable(key, self._read_sidecar)
 
     def _usable(self, key: str, read: Callable[[str], _Read | None]) -> _Read | None:
-        """Return what ``read`` finds; None where it cannot be used, and then it is removed."""
+        """Return what ``read`` finds. What cannot be used is None; it is removed."""
         with suppress(_Unusable):
             return read(key)
-        # another process may be replacing it: only what is unusable while nobody writes is removed
+        # not while another process replaces it: note and plan may then be of two engines
         with suppress(OSError), self.lock(key, wait=False) as is_ours:
             try:
                 return read(key)
             except _Unusable as error:
-                logger.warning('the cached engine %s in %s %s; it is removed and built again',
-                               key[:12], self.folder, error)
-            if is_ours:
-                self._remove(key)
-                self._path(key, '.lock').unlink(missing_ok=True)
+                if is_ours:
+                    logger.warning('the cached engine %s in %s %s; it is removed and built again',
+                                   key[:12], self.folder, error)
+                    self._remove(key)
+                    self._path(key, '.lock').unlink(missing_ok=True)
         return None
 
     def _read_plan(self, key: str) -> bytes | None:

@@ -168,7 +168,7 @@ order; the node is started again when it ends, as `respawn` of a launch file wou
 | ends by kill -9 and SIGINT, after each of which it is started again | {restarts} | |
 | images neither published, dropped with a reason nor counted as lost | {accounted} | 0 |
 | good images until depth is right again, at most | {recovery_frames_max} | 3 |
-| growth of private memory after warming up | {memory_growth_percent} % (to {memory}) | 1 % |
+| growth of memory it wrote to, after warming up | {memory_growth_percent} % (to {memory}) | 1 % |
 | inputs of the fuzzer | {fuzz_inputs} | |
 
 What went wrong:

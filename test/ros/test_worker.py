@@ -17,6 +17,9 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
+from hybrid_depth_ros import worker as worker_module
 from hybrid_depth_ros.worker import NewestWorker
 
 
@@ -78,6 +81,29 @@ def test_it_tells_for_how_long_it_has_been_at_work() -> None:
         gate.set()
         wait_for(lambda: worker.at_work_s() == 0)
     worker.stop()
+
+
+def test_to_stop_is_not_to_wait_without_a_word(monkeypatch: pytest.MonkeyPatch,
+                                               caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(worker_module, '_PATIENCE_S', 0.02)
+    gate, started, done = threading.Event(), threading.Event(), []
+
+    def process(item: int) -> None:
+        started.set()
+        gate.wait(60)
+        done.append(item)
+    worker = NewestWorker([Handler(process)])
+    worker.offer(0)
+    assert started.wait(60)
+    stopping = threading.Thread(target=worker.stop)
+    stopping.start()
+    wait_for(lambda: 'waiting for the frame in work' in caplog.text)
+    gate.set()
+    stopping.join(60)
+    assert done == [0]
+    caplog.clear()
+    NewestWorker([Handler(process)]).stop()
+    assert not caplog.text
 
 
 def test_an_error_does_not_end_the_thread() -> None:

@@ -62,7 +62,7 @@ def model(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
                    for key, (dtype, shape) in spec.inputs(SIZE).items()}
         path = tmp_path_factory.mktemp('graphs') / f'{name}_{kind}.onnx'
         export_module.write_onnx(export_module.make_exported(network.eval(), SigmaScale()), spec,
-                                  example, path)
+                                 example, path)
     return path
 
 
